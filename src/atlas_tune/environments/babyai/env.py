@@ -1,0 +1,161 @@
+"""BabyAI: a grid of rooms, a goal in words, and actions that each stand for several moves.
+
+minigrid keeps the world. The observations, the actions and the replies are AgentGym's to the
+letter, so that its recorded runs make sense here (docs/environments/babyai.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from atlas_tune.environments.babyai.levels import (
+    LEVELS,
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    find_level,
+    grid_world,
+    parse_task,
+    task_id,
+)
+from atlas_tune.environments.babyai.menu import CHECK, NO_CHANGE, NOT_RECOGNISED, Menu, menu_of
+from atlas_tune.environments.babyai.view import View, describe, look
+from atlas_tune.environments.base import Expert, TextEnv
+from atlas_tune.environments.habits import Habits
+from atlas_tune.errors import UsageError
+
+INSTRUCTION = f"""You are in a grid of rooms and have a goal. Each turn you see what is in front \
+of you and take one action:
+- turn left, turn right, move forward
+- go to <object> <id>
+- pickup <object> <id>
+- drop
+- go through <open door> <id>
+- toggle and go through <closed or locked door> <id> (a locked door needs its color's key in hand)
+- toggle: open the door right in front of you
+- {CHECK}
+Name objects and doors with their ids, as you see them: go to red ball 1."""
+
+
+class BabyAI(TextEnv):
+    """The environment "babyai". Tasks are "babyai/<level>/<seed>".
+
+    The reward of the step that reaches the goal is minigrid's, 1 - 0.9 · moves / allowed moves,
+    and every other reward is 0. Moves are minigrid's, of which one action may take many. The
+    goal must hold when an action ends: to reach it in passing is not to reach it.
+    """
+
+    name: ClassVar[str] = "babyai"
+    instruction: ClassVar[str] = INSTRUCTION
+    max_steps: ClassVar[int] = 20
+    metric: ClassVar[str] = "reward"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task_id = ""
+        self.world: Any = None
+        """minigrid's environment of the running task."""
+        self.view: View
+        self.menu: Menu
+        self._image: Any = None
+        self._success = False
+        self._on_move: Callable[[int], None] | None = None
+
+    def tasks(
+        self, split: str, levels: Iterable[str] | None = None, **options: Any
+    ) -> Sequence[str]:
+        """Seeds 0 to 278 for train, 1000 to 1499 for test, of all levels or of ``levels``.
+
+        The order is seed by seed, so that the first tasks hold every level equally often.
+        """
+        self.check_split(split)
+        if options:
+            raise UsageError(
+                f"BabyAI knows no option '{next(iter(options))}' of its tasks; it knows levels."
+            )
+        chosen = [find_level(name) for name in (LEVELS if levels is None else levels)]
+        seeds = TRAIN_SEEDS if split == "train" else TEST_SEEDS
+        return [task_id(level, seed) for seed in seeds for level in chosen]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start ``options["task_id"]``, ours or AgentGym's ("babyai_41"); ``seed`` has no say."""
+        name = (options or {}).get("task_id")
+        if not isinstance(name, str):
+            raise UsageError(
+                "BabyAI starts at a task: reset(options={'task_id': 'babyai/GoToRedBall/1003'})."
+            )
+        level, number = parse_task(name)
+        self.world = grid_world(level)
+        self.task_id = task_id(level, number)
+        self._image = self.world.reset(seed=number)[0]["image"]
+        self._success = False
+        self._on_move = None
+        return f"Your goal: {self._goal()}\n{self._observe()}", self._info(valid=True)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one action: its moves one by one, until one of them changes nothing in view."""
+        if self.world is None:
+            raise UsageError("BabyAI has no running task: call reset first.")
+        if self._success:
+            return "The task is over.", 0.0, True, False, self._info(valid=False)
+        action = action.strip().lower()
+        # AgentGym takes any action that speaks of a check for this one.
+        if "check" in action:
+            return self.menu.listing, 0.0, False, False, self._info(valid=True)
+        if action not in self.menu.actions:
+            reply = self.menu.refusals.get(action, NOT_RECOGNISED) if action else NO_CHANGE
+            return reply, 0.0, False, False, self._info(valid=False)
+        moves = self.menu.actions[action]
+        if not moves:
+            return NO_CHANGE, 0.0, False, False, self._info(valid=True)
+        reward = self._move(moves)
+        text = self._observe()
+        if self._success:
+            text += "\n The task is completed."
+        return text, reward, self._success, False, self._info(valid=True)
+
+    def expert(self, seed: int = 0, habits: Habits | None = None) -> Expert:
+        """minigrid's BabyAIBot, speaking in our actions, with habits drawn from ``seed``.
+
+        ``habits=Habits(0, 0, 0)`` is the direct expert. Its ``act`` raises ExpertFailed on the
+        few tasks on which the bot gives up.
+        """
+        if self.world is None:
+            raise UsageError("BabyAI has no running task to solve: call reset first.")
+        # Imported here, because the bot brings minigrid and pygame.
+        from atlas_tune.environments.babyai.expert import BabyAIExpert
+
+        expert = BabyAIExpert(self, seed, habits or Habits())
+        self._on_move = expert.moved
+        return expert
+
+    def _move(self, moves: list[int]) -> float:
+        """Make the moves and return the last one's reward."""
+        reward, done = 0.0, False
+        for move in moves:
+            seen = self._image
+            observation, reward, done, _, _ = self.world.step(move)
+            self._image = observation["image"]
+            if self._on_move:
+                self._on_move(move)
+            if (self._image == seen).all():
+                break
+        # minigrid also ends where a wrong thing is picked up (PickupDistDebug), with reward 0;
+        # AgentGym goes on from there, and so do we.
+        self._success = bool(done) and reward != 0
+        # Beyond its own limit of moves minigrid would pay less than nothing.
+        return max(0.0, float(reward))
+
+    def _goal(self) -> str:
+        """The mission as AgentGym puts it: "and" where minigrid tells the order."""
+        return str(self.world.mission).replace("then", "and").replace("after you", "and")
+
+    def _observe(self) -> str:
+        self.view = look(self.world, self._image)
+        self.menu = menu_of(self.view)
+        return describe(self.view)
+
+    def _info(self, *, valid: bool) -> dict[str, Any]:
+        return {"success": self._success, "valid": valid}

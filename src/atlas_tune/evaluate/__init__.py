@@ -1,0 +1,1 @@
+"""Scoring rollouts, and statistics that a reviewer accepts."""

@@ -1,0 +1,54 @@
+"""Where the files of a run are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The directory of a run, ``runs/<name>``."""
+
+    directory: Path
+
+    @property
+    def recipe(self) -> Path:
+        """A copy of the recipe."""
+        return self.directory / "recipe.yaml"
+
+    @property
+    def trajectories(self) -> Path:
+        """The training trajectories."""
+        return self.directory / "trajectories.jsonl"
+
+    @property
+    def quarantine(self) -> Path:
+        """Records and tasks that gave no trajectory, with the reason."""
+        return self.directory / "quarantine.jsonl"
+
+    def labels(self, arm: str) -> Path:
+        """The labels of an arm's selector."""
+        return self.directory / "labels" / f"{arm}.jsonl"
+
+    def answers(self, arm: str) -> Path:
+        """The raw answers of an arm's oracle."""
+        return self.directory / "labels" / f"{arm}.answers.jsonl"
+
+    def selection(self, arm: str) -> Path:
+        """The steps that an arm trains."""
+        return self.directory / "selections" / f"{arm}.jsonl"
+
+    def model(self, arm: str, seed: int) -> Path:
+        """A tuned model."""
+        return self.directory / "models" / arm / str(seed)
+
+    def rollouts(self, arm: str, seed: int | None, environment: str) -> Path:
+        """What a model did in an environment; the untuned model has no seed."""
+        folder = self.directory / "rollouts" / arm / ("base" if seed is None else str(seed))
+        return folder / f"{environment}.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The directory of the report."""
+        return self.directory / "report"

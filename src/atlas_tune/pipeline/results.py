@@ -1,0 +1,360 @@
+"""From the files of a run to the one value that the report shows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from atlas_tune import __version__
+from atlas_tune.environments import make_environment
+from atlas_tune.evaluate.rollouts import Rollout, read_rollouts
+from atlas_tune.evaluate.statistics import bootstrap_mean, exact_mcnemar, wilson_interval
+from atlas_tune.pipeline.layout import Layout
+from atlas_tune.pipeline.manifest import Manifest
+from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
+from atlas_tune.report.results import (
+    CRITICAL,
+    DECILES,
+    UNTUNED,
+    Arm,
+    Comparison,
+    Data,
+    Environment,
+    Example,
+    ExampleStep,
+    LossCurve,
+    LossPoint,
+    Quarantined,
+    Result,
+    Results,
+    RewardCurve,
+    Training,
+)
+from atlas_tune.trajectory import Selection, StepLabel, Trajectory, standing
+from atlas_tune.trajectory.store import read_labels, read_lines, read_selections, refuse
+
+EXAMPLES = 5
+_REFERENCES = ("all", "random", "complement", "first", "last")
+"""Selectors whose arms are there to be compared with."""
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "minigrid", "gymnasium", "numpy")
+
+Runs = dict[tuple[str, int | None, str], list[Rollout]]
+"""Rollouts by arm, seed and environment."""
+
+
+def build_results(
+    recipe: Recipe,
+    layout: Layout,
+    manifest: Manifest,
+    trajectories: Sequence[Trajectory],
+    command: str,
+) -> Results:
+    """Everything that the report of a finished run shows."""
+    selections = {arm.name: read_selections(layout.selection(arm.name)) for arm in recipe.arms}
+    labels = {arm.name: standing(read_labels(layout.labels(arm.name))) for arm in recipe.arms}
+    runs: Runs = {}
+    seconds: dict[tuple[str, int | None, str], float] = {}
+    models = [(arm.name, seed) for seed in recipe.seeds for arm in recipe.arms]
+    untuned: list[tuple[str, int | None]] = [(UNTUNED, None)] if recipe.evaluate.untuned else []
+    for arm_name, seed in [*untuned, *models]:
+        for where in recipe.evaluate.environments:
+            place = (arm_name, seed, where.environment)
+            runs[place] = read_rollouts(layout.rollouts(*place))
+            seconds[place] = manifest.returned(_evaluation(*place))["seconds"]
+    tuned = [_arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
+             for arm in recipe.arms]
+    base = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
+    return Results(
+        name=recipe.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=layout.recipe.read_text(encoding="utf-8"),
+        machine=machine(),
+        versions=versions(recipe.model),
+        command=command,
+        environments=tuple(_environment(where) for where in recipe.evaluate.environments),
+        data=_data(trajectories, manifest.returned("data")["seconds"]),
+        arms=(*base, *tuned),
+        results=tuple(_result(*place, rollouts, seconds[place]) for place, rollouts in runs.items()),
+        comparisons=_comparisons(recipe, runs),
+        losses=tuple(
+            _loss_curve(layout.model(name, seed) / "metrics.jsonl", name, seed)
+            for name, seed in models
+        ),
+        reward_per_step=_reward_curves(recipe, runs),
+        examples=_examples(trajectories, selections, labels),
+        notes=recipe.notes,
+        quarantined=_quarantined(recipe, layout, manifest),
+    )
+
+
+def _evaluation(arm: str, seed: int | None, environment: str) -> str:
+    return f"evaluate {arm}{'' if seed is None else f', seed {seed}'} on {environment}"
+
+
+def machine() -> dict[str, str]:
+    """What the run ran on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {"processor": model, "cores": str(os.cpu_count()), "system": platform.system()}
+
+
+def versions(model: str) -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"atlas-tune": __version__, "python": platform.python_version(), "model": model}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _environment(where: EvaluateOn) -> Environment:
+    env = make_environment(where.environment)
+    return Environment(
+        name=where.environment,
+        split=where.split,
+        tasks=where.tasks,
+        max_steps=where.max_steps or env.max_steps,
+        metric="reward" if env.metric == "reward" else "success",
+    )
+
+
+def _data(trajectories: Sequence[Trajectory], seconds: Mapping[str, float]) -> tuple[Data, ...]:
+    names = sorted({t.environment or "unknown" for t in trajectories})
+    rows = []
+    for name in names:
+        of_it = [t for t in trajectories if (t.environment or "unknown") == name]
+        steps = sum(len(t.agent_steps) for t in of_it)
+        rows.append(
+            Data(
+                environment=name,
+                trajectories=len(of_it),
+                steps=steps,
+                collected_seconds=seconds.get(name, 0.0),
+                mean_steps=steps / len(of_it),
+                success_share=sum(bool(t.outcome.success) for t in of_it) / len(of_it),
+            )
+        )
+    return tuple(rows)
+
+
+def _arm(
+    recipe: Recipe,
+    manifest: Manifest,
+    arm: ArmSettings,
+    selections: Mapping[str, Selection],
+    labels: Mapping[str, Sequence[StepLabel]],
+    trajectories: Sequence[Trajectory],
+) -> Arm:
+    kinds: Counter[str] = Counter()
+    tenths = [0] * DECILES
+    for trajectory in trajectories:
+        selection = selections.get(trajectory.trajectory_id)
+        if selection is None:
+            continue
+        said = {label.step_id: label.kind for label in labels[trajectory.trajectory_id]}
+        own = [step.step_id for step in trajectory.agent_steps]
+        for step_id in selection.step_ids:
+            kinds[str(said.get(step_id) or "none")] += 1
+            tenths[own.index(step_id) * DECILES // len(own)] += 1
+    selected = sum(tenths)
+    figures = [
+        manifest.returned(f"tune {arm.name}, seed {seed}") for seed in recipe.seeds
+    ]
+    return Arm(
+        name=arm.name,
+        selector=arm.selector,
+        budget=None if arm.selector == "all" else recipe.arm_budget(arm),
+        reference=arm.selector in _REFERENCES,
+        selected_steps=selected,
+        total_steps=sum(len(t.agent_steps) for t in trajectories),
+        trajectories=sum(bool(s.step_ids) for s in selections.values()),
+        training=_training(figures),
+        kinds=dict(kinds),
+        positions=tuple(count / selected for count in tenths) if selected else (),
+    )
+
+
+def _training(figures: Sequence[Mapping[str, Any]]) -> Training:
+    first = figures[0]
+    counts = ("optimiser_steps", "rows", "tokens", "tokens_before_tail_cut", "supervised_tokens")
+    means = ("seconds", "first_loss", "last_loss")
+    return Training(
+        **{name: first[name] for name in counts},
+        **{name: sum(f[name] for f in figures) / len(figures) for name in means},
+    )
+
+
+def _result(
+    arm: str, seed: int | None, environment: str, rollouts: Sequence[Rollout], seconds: float
+) -> Result:
+    tasks = len(rollouts)
+    successes = sum(r.success for r in rollouts)
+    rewards = [r.reward for r in rollouts]
+    turns = sum(r.turns for r in rollouts)
+    return Result(
+        arm=arm,
+        seed=seed,
+        environment=environment,
+        tasks=tasks,
+        successes=successes,
+        success_rate=successes / tasks,
+        interval=wilson_interval(successes, tasks),
+        mean_reward=sum(rewards) / tasks,
+        reward_interval=bootstrap_mean(rewards),
+        mean_turns=turns / tasks,
+        invalid_share=sum(r.invalid_turns for r in rollouts) / turns,
+        seconds=seconds,
+    )
+
+
+def _comparisons(recipe: Recipe, runs: Runs) -> tuple[Comparison, ...]:
+    """Every tuned arm against each named arm, on the same tasks with the same seed."""
+    compared = []
+    for against in recipe.evaluate.against:
+        for arm in recipe.arms:
+            if arm.name == against:
+                continue
+            for where in recipe.evaluate.environments:
+                ours: dict[str, bool] = {}
+                theirs: dict[str, bool] = {}
+                for seed in recipe.seeds:
+                    other = None if against == UNTUNED else seed
+                    ours |= _successes(runs[arm.name, seed, where.environment], seed)
+                    theirs |= _successes(runs[against, other, where.environment], seed)
+                test = exact_mcnemar(ours, theirs)
+                several = len(recipe.seeds) > 1
+                compared.append(
+                    Comparison(
+                        arm=arm.name,
+                        against=against,
+                        environment=where.environment,
+                        tasks=test.tasks,
+                        wins=test.wins,
+                        losses=test.losses,
+                        ties=test.ties,
+                        p_value=test.p_value,
+                        verdict=test.verdict,
+                        note="tasks counted once per seed" if several else "",
+                    )
+                )
+    return tuple(compared)
+
+
+def _successes(rollouts: Sequence[Rollout], seed: int) -> dict[str, bool]:
+    return {f"{r.task_id}#{seed}": r.success for r in rollouts}
+
+
+def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
+    points = []
+    seconds = 0.0
+    for line in read_lines(path, refuse):
+        seconds += line.value["seconds"]
+        points.append(LossPoint(step=line.value["step"], loss=line.value["loss"], seconds=seconds))
+    return LossCurve(arm=arm, seed=seed, points=tuple(points))
+
+
+def _reward_curves(recipe: Recipe, runs: Runs) -> tuple[RewardCurve, ...]:
+    """Per environment and arm, over all seeds: the mean return collected by turn k."""
+    curves = []
+    for where in recipe.evaluate.environments:
+        names = dict.fromkeys(arm for arm, _, environment in runs if environment == where.environment)
+        for arm in names:
+            rollouts = list(
+                chain.from_iterable(
+                    found
+                    for (name, _, environment), found in runs.items()
+                    if name == arm and environment == where.environment
+                )
+            )
+            turns = max(r.turns for r in rollouts)
+            points = tuple(
+                sum(sum(r.rewards[:k]) for r in rollouts) / len(rollouts)
+                for k in range(1, turns + 1)
+            )
+            curves.append(RewardCurve(environment=where.environment, arm=arm, points=points))
+    return tuple(curves)
+
+
+def _examples(
+    trajectories: Sequence[Trajectory],
+    selections: Mapping[str, Mapping[str, Selection]],
+    labels: Mapping[str, Mapping[str, Sequence[StepLabel]]],
+) -> tuple[Example, ...]:
+    """The longest trajectories of each environment in turn: they have the most to choose from."""
+    by_environment: dict[str, list[Trajectory]] = {}
+    for trajectory in sorted(trajectories, key=lambda t: (-len(t.agent_steps), t.trajectory_id)):
+        by_environment.setdefault(trajectory.environment or "unknown", []).append(trajectory)
+    in_turn = chain.from_iterable(zip_longest(*by_environment.values()))
+    shown = [trajectory for trajectory in in_turn if trajectory is not None][:EXAMPLES]
+    return tuple(
+        Example(
+            trajectory_id=t.trajectory_id,
+            environment=t.environment,
+            task_id=t.task_id,
+            reward=t.outcome.reward,
+            success=t.outcome.success,
+            steps=tuple(_example_steps(t, selections, labels.get(CRITICAL, {}))),
+        )
+        for t in shown
+    )
+
+
+def _example_steps(
+    trajectory: Trajectory,
+    selections: Mapping[str, Mapping[str, Selection]],
+    labels: Mapping[str, Sequence[StepLabel]],
+) -> list[ExampleStep]:
+    said = {label.step_id: label for label in labels.get(trajectory.trajectory_id, ())}
+    chosen = {
+        arm: set(found[trajectory.trajectory_id].step_ids)
+        for arm, found in selections.items()
+        if trajectory.trajectory_id in found
+    }
+    steps = []
+    for step in trajectory.steps:
+        label = said.get(step.step_id)
+        steps.append(
+            ExampleStep(
+                step_id=step.step_id,
+                source=step.source,
+                text=step.message,
+                observation=step.observation.text if step.observation else None,
+                copied=step.is_copied_context,
+                critical={arm: step.step_id in ids for arm, ids in chosen.items()},
+                kind=str(label.kind) if label and label.kind else None,
+                score=label.score if label else None,
+                reason=label.reason if label else None,
+            )
+        )
+    return steps
+
+
+def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Quarantined, ...]:
+    found = [
+        Quarantined(place=f"{r['file']}:{r['line']}", reason=r["reason"])
+        for r in (line.value for line in read_lines(layout.quarantine, refuse))
+    ]
+    for arm in recipe.arms:
+        for missing in manifest.returned(f"select {arm.name}")["unlabelled"]:
+            place = f"{arm.name}, trajectory {missing['trajectory_id'][:12]}"
+            found.append(Quarantined(place=place, reason=missing["reason"]))
+        for seed in recipe.seeds:
+            for trajectory_id in manifest.returned(f"tune {arm.name}, seed {seed}")["too_long"]:
+                place = f"{arm.name}, trajectory {trajectory_id[:12]}"
+                reason = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
+                found.append(Quarantined(place=place, reason=reason))
+    return tuple(dict.fromkeys(found))
+
+

@@ -1,0 +1,268 @@
+"""The recipe: one YAML file that says everything about a run.
+
+Unknown keys are refused with the nearest valid one; every field has its meaning beside it. Paths
+are relative to the recipe file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atlas_tune.environments import ENVIRONMENT_NAMES
+from atlas_tune.errors import AtlasError, UsageError, nearest
+from atlas_tune.select import SELECTOR_NAMES, selector_options
+from atlas_tune.trajectory import PAPER_BUDGET
+from atlas_tune.trajectory.formats import FORMATS
+from atlas_tune.tune.settings import TuneSettings
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_MATCHED = ("complement", "random")
+"""Selectors whose ``of`` names the arm that they are held against."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class HabitSettings(_Section):
+    """How often a scripted expert strays, as probabilities; see docs/environments."""
+
+    look: float = Field(0.3, ge=0, le=1)
+    """Looking where nothing new need be learnt."""
+    slip: float = Field(0.15, ge=0, le=1)
+    """A mistaken action, followed by its repair."""
+    detour: float = Field(0.15, ge=0, le=1)
+    """A harmless action that the task does not need."""
+
+
+class Collect(_Section):
+    """Runs of a scripted expert."""
+
+    collect: str
+    """The environment."""
+    tasks: int = Field(ge=1)
+    """How many tasks, from the start of the split."""
+    split: str = "train"
+    """The split they come from."""
+    seed: int = 0
+    """Of the expert's habits."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the environment's ``tasks`` takes, such as a difficulty."""
+    habits: HabitSettings = HabitSettings()
+    """How often the expert strays."""
+
+
+class Import(_Section):
+    """Runs on file."""
+
+    path: Path = Field(alias="import")
+    """A file of trajectories, in any format that ``atlas-tune import`` reads."""
+    format: str | None = None
+    """Force a format instead of telling it by its content."""
+
+
+class ArmSettings(_Section):
+    """One way to choose the steps that carry loss; each arm gives one model per seed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The arm's name in files and reports."""
+    selector: str
+    """The selector that labels the steps."""
+    of: str | None = None
+    """For ``complement`` and ``random``: the arm whose number of steps is matched."""
+    budget: float | None = Field(None, gt=0, le=1)
+    """The largest share of a trajectory's steps; the recipe's ``budget`` where it is left out."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the selector."""
+
+
+class EvaluateOn(_Section):
+    """Tasks to evaluate on."""
+
+    environment: str
+    """The environment."""
+    tasks: int = Field(ge=1)
+    """How many tasks, from the start of the split."""
+    split: str = "test"
+    """The split they come from."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the environment's ``tasks`` takes, such as a difficulty."""
+    max_steps: int | None = Field(None, ge=1)
+    """The step limit; AgentGym's where it is left out."""
+
+
+class EvaluateSettings(_Section):
+    """How models are evaluated; decoding is greedy."""
+
+    environments: tuple[EvaluateOn, ...] = Field(min_length=1)
+    """The environments."""
+    untuned: bool = True
+    """Evaluate the base model too."""
+    against: tuple[str, ...] = ("all",)
+    """Arms that every other arm is held against, on the same tasks."""
+    batch_size: int = Field(32, ge=1)
+    """Episodes that run at once."""
+    max_new_tokens: int = Field(256, ge=1)
+    """The longest reply; a longer one is cut there."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Arithmetic of the acting model."""
+
+
+class Recipe(_Section):
+    """A whole run: data, arms, tuning, evaluation."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name, and its directory under ``runs/``."""
+    notes: tuple[str, ...] = ()
+    """What the run does and does not show; printed at the top of the report."""
+    model: str = DEFAULT_MODEL
+    """The base model: a hub id, a directory, or a GGUF file."""
+    data: tuple[Annotated[Union[Collect, Import], Field(union_mode="smart")], ...] = Field(
+        min_length=1
+    )
+    """Where the expert runs come from."""
+    budget: float = Field(PAPER_BUDGET, gt=0, le=1)
+    """m of the paper: the largest share of a trajectory's steps that may carry loss."""
+    arms: tuple[ArmSettings, ...] = Field(min_length=1)
+    """What is compared."""
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    """Training seeds; each arm is tuned once with each."""
+    tune: TuneSettings = TuneSettings()
+    """How models are tuned; the same for all arms."""
+    evaluate: EvaluateSettings
+    """How they are evaluated."""
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Recipe:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names) or "untuned" in names:
+            raise ValueError("arms need different names, and 'untuned' is taken by the base model")
+        known = [*names, *(["untuned"] if self.evaluate.untuned else [])]
+        places = [where.environment for where in self.evaluate.environments]
+        if len(set(places)) < len(places):
+            raise ValueError("evaluate.environments names an environment twice")
+        for name in self.evaluate.against:
+            if name not in known:
+                raise ValueError(f"evaluate.against names no arm '{name}': {nearest(name, known)}")
+        for place, arm in enumerate(self.arms):
+            self._check_arm(arm, names[:place])
+        for where in (*self.evaluate.environments, *self.data):
+            name = getattr(where, "environment", None) or getattr(where, "collect", None)
+            if name is not None and name not in ENVIRONMENT_NAMES:
+                raise ValueError(
+                    f"there is no environment '{name}': {nearest(name, ENVIRONMENT_NAMES)}"
+                )
+            if isinstance(where, Import) and where.format and where.format not in FORMATS:
+                raise ValueError(f"there is no format '{where.format}': {nearest(where.format, FORMATS)}")
+        return self
+
+    def _check_arm(self, arm: ArmSettings, before: list[str]) -> None:
+        if arm.selector not in SELECTOR_NAMES:
+            raise ValueError(
+                f"there is no selector '{arm.selector}': {nearest(arm.selector, SELECTOR_NAMES)}"
+            )
+        selector_options(arm.selector, arm.options)
+        if arm.selector == "complement" and arm.of is None:
+            raise ValueError(f"the arm '{arm.name}' needs 'of': the arm whose complement it is")
+        if arm.of is not None and arm.selector not in _MATCHED:
+            raise ValueError(f"'of' goes with {' or '.join(_MATCHED)}, not with '{arm.selector}'")
+        if arm.of is not None and arm.of not in before:
+            raise ValueError(
+                f"the arm '{arm.name}' names '{arm.of}', which must be an arm above it: "
+                + nearest(arm.of, before)
+            )
+
+    def arm_budget(self, arm: ArmSettings) -> float:
+        """The budget of an arm: its own, or the recipe's."""
+        return self.budget if arm.budget is None else arm.budget
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe of a YAML file.
+
+    Raises:
+        AtlasError: there is no such file, or it is not YAML.
+        UsageError: a key is unknown or a value does not fit; the message names the place, and
+            the nearest valid key.
+    """
+    if not path.is_file():
+        raise AtlasError(f"There is no recipe {path}. Check the path.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise AtlasError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} is not a recipe: it should be a list of keys and values.")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except (ValidationError, UsageError) as error:
+        raise UsageError(f"{path}: {_explain(error, raw)}") from error
+    return _resolved(recipe, path.parent)
+
+
+def _resolved(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with its file paths made relative to the working directory."""
+    data = tuple(
+        source.model_copy(update={"path": base / source.path.expanduser()})
+        if isinstance(source, Import)
+        else source
+        for source in recipe.data
+    )
+    return recipe.model_copy(update={"data": data})
+
+
+def _explain(error: ValidationError | UsageError, raw: dict[str, Any]) -> str:
+    if isinstance(error, UsageError):
+        return str(error)
+    sentences = []
+    problems = error.errors(include_url=False)
+    # A list whose every item is wrong is also reported as too short.
+    causes = [found for found in problems if found["type"] != "too_short"]
+    for found in causes or problems:
+        # A union reports every branch that fails: 'data.0.Collect.…' and 'data.0.Import.…'.
+        place = [part for part in found["loc"] if part not in ("Collect", "Import")]
+        if "Import" in found["loc"] and "collect" in _at(raw, place[:2]):
+            continue
+        if "Collect" in found["loc"] and "import" in _at(raw, place[:2]):
+            continue
+        where = ".".join(map(str, place))
+        if found["type"] == "extra_forbidden":
+            known = _known_keys(found["loc"][:-1])
+            sentences.append(f"unknown key '{where}': {nearest(str(place[-1]), known)}")
+        elif found["type"] == "missing":
+            sentences.append(f"the key '{where}' is missing")
+        else:
+            text = found["msg"].removeprefix("Value error, ")
+            sentences.append(f"{where}: {text}" if where else text)
+    return "; ".join(sentences[:5])
+
+
+def _at(raw: Any, place: list[Any]) -> Any:
+    for part in place:
+        raw = raw[part]
+    return raw
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of the section at a place in the recipe."""
+    section: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        for candidate in (Collect, Import):
+            if part == candidate.__name__:
+                section = candidate
+        if part in section.model_fields:
+            section = next(iter(_sections(section.model_fields[part].annotation)), section)
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if get_origin(annotation) is None:
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return [annotation] if is_section else []
+    return [section for arg in get_args(annotation) for section in _sections(arg)]

@@ -1,0 +1,131 @@
+"""Selectors by name, as recipes and the command line ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from atlas_tune.errors import UsageError, nearest
+from atlas_tune.llm import AnswerLog
+from atlas_tune.select.base import Selector
+from atlas_tune.select.controls import (
+    AllSteps,
+    ComplementSteps,
+    FirstSteps,
+    LastSteps,
+    RandomSteps,
+)
+from atlas_tune.select.oracle import OracleOptions, OracleSelector
+from atlas_tune.trajectory import PAPER_BUDGET, Selection
+
+if TYPE_CHECKING:
+    from atlas_tune.environments.base import TextEnv
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a run gives its selectors besides the options that a recipe writes down."""
+
+    share: float = PAPER_BUDGET
+    """The budget of the run; the oracle tells it to the model."""
+    other: Sequence[Selection] | None = None
+    """The selections of the other arm, for ``complement`` and a matched ``random``."""
+    answers: AnswerLog | None = None
+    """Where the oracle keeps its raw answers."""
+    make_environment: Callable[[str], TextEnv] | None = None
+    """Builds an environment by name, for ``replay``."""
+
+
+class NoOptions(BaseModel):
+    """A selector without settings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SeedOptions(BaseModel):
+    """The settings of a random control."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    seed: int = 0
+    """The draw; the same seed gives the same steps on every machine."""
+
+
+def _replay(options: Any, context: Context) -> Selector:
+    # Here and not above: gymnasium costs a third of a second that labelling without it can spare.
+    from atlas_tune.select.replay import ReplaySelector
+
+    if context.make_environment is None:
+        raise UsageError(
+            "The selector 'replay' plays trajectories again and got no environments to play them "
+            "in: set make_environment in its context."
+        )
+    return ReplaySelector(context.make_environment)
+
+
+def _complement(options: SeedOptions, context: Context) -> Selector:
+    if context.other is None:
+        raise UsageError(
+            "The selector 'complement' takes what another arm leaves out, and no other arm is "
+            "given: select with that arm first and name it."
+        )
+    return ComplementSteps(context.other, options.seed)
+
+
+_SELECTORS: dict[str, tuple[type[BaseModel], Callable[[Any, Context], Selector]]] = {
+    "all": (NoOptions, lambda options, context: AllSteps()),
+    "complement": (SeedOptions, _complement),
+    "first": (NoOptions, lambda options, context: FirstSteps()),
+    "last": (NoOptions, lambda options, context: LastSteps()),
+    "oracle": (
+        OracleOptions,
+        lambda options, context: OracleSelector(
+            options, share=context.share, answers=context.answers
+        ),
+    ),
+    "random": (
+        SeedOptions,
+        lambda options, context: RandomSteps(options.seed, context.other),
+    ),
+    "replay": (NoOptions, _replay),
+}
+
+SELECTOR_NAMES = tuple(sorted(_SELECTORS))
+
+
+def selector_options(name: str, options: Mapping[str, Any] | None = None) -> BaseModel:
+    """The checked options of a selector, without building it.
+
+    Raises:
+        UsageError: no such selector, no such option, or a value that does not fit.
+    """
+    if name not in _SELECTORS:
+        raise UsageError(f"There is no selector '{name}': {nearest(name, _SELECTORS)}")
+    form = _SELECTORS[name][0]
+    for option in options or {}:
+        if option not in form.model_fields:
+            known = nearest(option, form.model_fields) if form.model_fields else "it has none."
+            raise UsageError(f"The selector '{name}' has no option '{option}': {known}")
+    try:
+        return form.model_validate(dict(options or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"The option '{option}' of the selector '{name}' does not fit: {first['msg']}."
+        ) from error
+
+
+def make_selector(
+    name: str, options: Mapping[str, Any] | None = None, context: Context | None = None
+) -> Selector:
+    """The selector of a name, with its options and what the run gives it.
+
+    Raises:
+        UsageError: no such selector or option, or the context lacks what the selector needs.
+    """
+    checked = selector_options(name, options)
+    return _SELECTORS[name][1](checked, context or Context())

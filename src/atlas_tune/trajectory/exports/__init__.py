@@ -1,0 +1,1 @@
+"""One file per target format: trajectories and selections in, records out."""

@@ -1,0 +1,96 @@
+"""Selections: for each trajectory, the steps that training will see, under a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atlas_tune.trajectory.labels import Kind, StepLabel
+from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory
+
+PAPER_BUDGET = 0.3
+"""m of the paper (section 3): at most 30% of the steps of a trajectory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The steps of one trajectory that carry loss; ``rule`` says how they were chosen."""
+
+    trajectory_id: str
+    step_ids: tuple[int, ...]
+    rule: str
+
+
+def budget_steps(steps: int, share: float) -> int:
+    """The most steps that may be selected out of ``steps``: max(1, floor(share · steps)).
+
+    The floor keeps the paper's ceiling (section 3, |C(τ)| ≤ m·T); the minimum of one keeps
+    trajectories of one to three steps in the data.
+
+    Raises:
+        ValueError: the share lies outside (0, 1].
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"a budget is a share of the steps in (0, 1], not {share}")
+    # 0.3 · 10 is 2.999… in floating point: a share that means a whole number must give it.
+    return max(1, math.floor(share * steps + 1e-9))
+
+
+def choose(
+    trajectory: Trajectory, labels: Sequence[StepLabel], share: float, rule: str
+) -> Selection:
+    """The selection that labels imply: the best candidates, at most the budget.
+
+    A step is a candidate unless its kind is ``Kind.NONE``. Higher scores go first, ties to the
+    earlier step, judges' labels (no score) in their own order after scored ones. Where no
+    step is a candidate the selection is empty and the trajectory carries no loss.
+
+    Raises:
+        InvalidTrajectory: a label names a step that is not one of the agent's own.
+    """
+    own = {step.step_id for step in trajectory.agent_steps}
+    for label in labels:
+        if label.step_id not in own:
+            raise InvalidTrajectory(
+                f"label of {label.source.name} names step {label.step_id} of trajectory "
+                f"{trajectory.trajectory_id[:12]}, which is not one of the agent's own steps"
+            )
+    candidates = [label for label in labels if label.kind is not Kind.NONE]
+    scored = sorted(
+        (label for label in candidates if label.score is not None),
+        key=lambda label: (-(label.score or 0.0), label.step_id),
+    )
+    named = [label for label in candidates if label.score is None]
+    ranked = list(dict.fromkeys(label.step_id for label in [*scored, *named]))
+    kept = ranked[: budget_steps(len(own), share)]
+    return Selection(trajectory.trajectory_id, tuple(sorted(kept)), rule)
+
+
+def dump_selection(selection: Selection) -> dict[str, Any]:
+    """The JSON object of a selection."""
+    return {
+        "trajectory_id": selection.trajectory_id,
+        "step_ids": list(selection.step_ids),
+        "rule": selection.rule,
+    }
+
+
+def parse_selection(record: Any) -> Selection:
+    """The selection of a JSON object.
+
+    Raises:
+        InvalidTrajectory: the object is not a selection.
+    """
+    try:
+        return Selection(record["trajectory_id"], tuple(record["step_ids"]), record["rule"])
+    except (KeyError, TypeError) as error:
+        raise InvalidTrajectory(f"not a selection: {error}") from error
+
+
+def share_selected(trajectories: Iterable[Trajectory], selections: Iterable[Selection]) -> float:
+    """Selected steps over all agent steps, between 0 and 1."""
+    chosen = sum(len(selection.step_ids) for selection in selections)
+    total = sum(len(trajectory.agent_steps) for trajectory in trajectories)
+    return chosen / total if total else 0.0

@@ -1,0 +1,216 @@
+"""Files of records: JSONL in and out, one record a line, nothing lost.
+
+Lines are split on ``b"\\n"`` alone: ``str.splitlines`` also splits at U+2028, U+2029 and U+0085,
+which JSON allows inside a string. A line that cannot be read goes to the quarantine with its
+place and reason, and the rest is read on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from atlas_tune.errors import AtlasError
+from atlas_tune.trajectory.labels import StepLabel, dump_label, parse_label
+from atlas_tune.trajectory.model import (
+    InvalidTrajectory,
+    Trajectory,
+    canonical_json,
+    dump_trajectory,
+    parse_trajectory,
+)
+from atlas_tune.trajectory.selection import Selection, dump_selection, parse_selection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be used: where it stands and why."""
+
+    file: str
+    line: int
+    byte_offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
+
+class BadRecord(AtlasError):
+    """A record that a reader which must have all of them could not use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One non-blank line of a JSONL file: its number (from 1), its place and its parsed value."""
+
+    number: int
+    byte_offset: int
+    value: Any
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, decompressing by its suffix (.gz, .xz).
+
+    Raises:
+        AtlasError: there is no such file.
+    """
+    if not path.is_file():
+        raise AtlasError(f"There is no file {path}. Check the path, or make it first.")
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")
+    return path.open("rb")
+
+
+def read_lines(path: Path, reject: Callable[[Rejected], None]) -> Iterator[Line]:
+    """The JSON values of a JSONL file, streamed; blank lines are skipped, bad ones rejected.
+
+    Handles a byte order mark, CRLF and a truncated last line. ``NaN`` and ``Infinity`` are
+    refused, because they are not JSON.
+    """
+    offset = 0
+    with open_bytes(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            start, offset = offset, offset + len(raw)
+            text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            text = text.strip(b" \t\r\n")
+            if not text:
+                continue
+            try:
+                value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
+                cut = "" if raw.endswith(b"\n") else " (the file ends in the middle of this line)"
+                reason = f"not JSON: {error or 'nested too deeply'}{cut}"
+                reject(Rejected(str(path), number, start, reason))
+                continue
+            yield Line(number, start, value)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def read_records(
+    path: Path, parse: Callable[[Any], T], reject: Callable[[Rejected], None]
+) -> Iterator[T]:
+    """The records of a JSONL file that ``parse`` accepts; the others are rejected."""
+    for line in read_lines(path, reject):
+        try:
+            yield parse(line.value)
+        except InvalidTrajectory as error:
+            reject(Rejected(str(path), line.number, line.byte_offset, str(error)))
+
+
+def read_trajectories(
+    path: Path, reject: Callable[[Rejected], None] | None = None
+) -> Iterator[Trajectory]:
+    """The trajectories of a store, in order.
+
+    Raises:
+        BadRecord: a record is bad and no ``reject`` takes it.
+    """
+    return read_records(path, parse_trajectory, reject or refuse)
+
+
+def read_labels(path: Path) -> Iterator[StepLabel]:
+    """The labels of a sidecar, in the order in which they were made.
+
+    A last line that was cut off by a kill is skipped: its label was never handed over.
+
+    Raises:
+        BadRecord: another line is bad.
+    """
+    return read_records(path, parse_label, refuse)
+
+
+def read_selections(path: Path) -> dict[str, Selection]:
+    """The selections of a file by trajectory id.
+
+    Raises:
+        BadRecord: a line is bad.
+    """
+    records = read_records(path, parse_selection, refuse)
+    return {selection.trajectory_id: selection for selection in records}
+
+
+def refuse(rejected: Rejected) -> None:
+    """Raise a rejected record as an error, for files that must be whole."""
+    raise BadRecord(str(rejected))
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> int:
+    """Write a store, replacing it whole; returns how many were written."""
+    return write_jsonl(path, (dump_trajectory(t) for t in trajectories))
+
+
+def write_selections(path: Path, selections: Iterable[Selection]) -> int:
+    """Write a selection file, replacing it whole; returns how many were written."""
+    return write_jsonl(path, (dump_selection(s) for s in selections))
+
+
+def append_labels(path: Path, labels: Iterable[StepLabel]) -> None:
+    """Append labels to a sidecar and make sure that they are on disk."""
+    append_jsonl(path, (dump_label(label) for label in labels))
+
+
+def write_quarantine(path: Path, rejected: Iterable[Rejected]) -> int:
+    """Write the list of rejected records; returns how many there are."""
+    return write_jsonl(path, (asdict(r) for r in rejected))
+
+
+def write_jsonl(path: Path, records: Iterable[Any]) -> int:
+    """Write records as JSONL through a temporary file, so that a kill leaves the old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="ascii", newline="\n") as stream:
+        for record in records:
+            stream.write(canonical_json(record) + "\n")
+            count += 1
+    os.replace(partial, path)
+    return count
+
+
+def append_jsonl(path: Path, records: Iterable[Any]) -> None:
+    """Append records as JSONL and sync them to disk.
+
+    Where a kill has left half a line at the end, that half line is cut off first: its record was
+    never acknowledged.
+    """
+    text = "".join(canonical_json(record) + "\n" for record in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut_torn_line(path)
+    with path.open("a", encoding="ascii", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove a last line without a newline from an append-only file, if there is one."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(end - 1)
+        if stream.read(1) == b"\n":
+            return
+        position = end
+        while position > 0:
+            size = min(65_536, position)
+            position -= size
+            stream.seek(position)
+            newline = stream.read(size).rfind(b"\n")
+            if newline >= 0:
+                stream.truncate(position + newline + 1)
+                return
+        stream.truncate(0)

@@ -1,0 +1,1 @@
+"""Training on selected steps: masks, batches, the sparse loss, the trainer."""

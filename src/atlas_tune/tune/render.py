@@ -1,0 +1,210 @@
+"""From a trajectory and a selection to token ids and a verified loss mask.
+
+The spans of the selected steps are found by prefix difference: a step is what the chat template's
+text has with the step's message and does not have before it (section 3 of the paper gives the
+objective; how spans are found it leaves open). This needs the *extension property*: the prompt of
+each turn is a prefix of the next one's. Templates that drop earlier thoughts lack it; then each
+selected step becomes a row of its own, with the prompt that the model would really see.
+
+Every mask is verified by decoding: the supervised ids must give back exactly the step's text and
+its end-of-turn token, nothing more and nothing less.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atlas_tune.agents.chat_template import render_text
+from atlas_tune.errors import AtlasError
+from atlas_tune.trajectory import Selection, Trajectory
+from atlas_tune.trajectory.messages import to_messages
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token without loss, as PyTorch's cross entropy takes it."""
+
+
+class MaskError(AtlasError):
+    """A trajectory whose supervised tokens cannot be told exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The supervised tokens ``[start, end)`` of one agent step; the last one ends the turn."""
+
+    step_id: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training sequence, cut after its last supervised token.
+
+    Cutting the tail is exact: causal attention lets no later token touch an earlier one, and
+    tokens after the last supervised one carry no loss.
+    """
+
+    trajectory_id: str
+    input_ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+    full_length: int
+    """Tokens before the tail was cut."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Per token its own id where it is supervised, else ``IGNORED``; not shifted."""
+        labels = [IGNORED] * len(self.input_ids)
+        for span in self.spans:
+            labels[span.start : span.end] = self.input_ids[span.start : span.end]
+        return tuple(labels)
+
+    @property
+    def supervised(self) -> int:
+        """The number of supervised tokens."""
+        return sum(span.end - span.start for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Character range of a step in a text: from the end of its prompt to the end of its turn."""
+
+    step_id: int
+    start: int
+    end: int
+
+
+def render_rows(
+    tokenizer: PreTrainedTokenizerBase, trajectory: Trajectory, selection: Selection
+) -> list[Row]:
+    """The training rows of a trajectory: one, or one per selected step (see the module's text).
+
+    Raises:
+        MaskError: the selection is empty, or the mask does not decode to the steps' text.
+    """
+    if not selection.step_ids:
+        raise MaskError(
+            f"Trajectory {trajectory.trajectory_id} has no selected step, so no token of it would "
+            "be trained: leave it out of the selection, or select a step."
+        )
+    rendered = to_messages(trajectory)
+    wanted = set(selection.step_ids)
+    whole = render_text(tokenizer, rendered.messages, generation_prompt=False)
+    turns: list[_Turn] = []
+    texts: list[str] = []
+    extends = True
+    for index, step_id in enumerate(rendered.step_ids):
+        if step_id not in wanted:
+            continue
+        before = rendered.messages[:index]
+        prompt = render_text(tokenizer, before, generation_prompt=True)
+        after = render_text(tokenizer, rendered.messages[: index + 1], generation_prompt=False)
+        if not after.startswith(prompt):
+            raise MaskError(
+                f"Trajectory {trajectory.trajectory_id}, step {step_id}: the chat template of "
+                f"{tokenizer.name_or_path} writes the prompt differently once the answer is there, "
+                "so the answer's tokens cannot be told."
+            )
+        turns.append(_Turn(step_id, len(prompt), len(after)))
+        texts.append(after)
+        extends = extends and whole.startswith(after)
+    if len(turns) != len(wanted):
+        raise MaskError(
+            f"Trajectory {trajectory.trajectory_id}: the selection names a step that is not one "
+            f"of the agent's own; selected {sorted(wanted)}."
+        )
+    if extends:
+        return [_row(tokenizer, trajectory, whole, turns)]
+    return [
+        _row(tokenizer, trajectory, text, [turn]) for text, turn in zip(texts, turns, strict=True)
+    ]
+
+
+def _row(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: Trajectory,
+    text: str,
+    turns: Sequence[_Turn],
+) -> Row:
+    ids, starts = tokenise(tokenizer, text, [turn.start for turn in turns])
+    special = _special_tokens(tokenizer)
+    spans = []
+    for turn in turns:
+        start = bisect.bisect_left(starts, turn.start)
+        stop = bisect.bisect_left(starts, turn.end)
+        end = _end_of_turn(special, ids, start, stop)
+        if end is None:
+            raise MaskError(
+                f"Trajectory {trajectory.trajectory_id}, step {turn.step_id}: the chat template of "
+                f"{tokenizer.name_or_path} closes a turn without a special token, so a model "
+                "trained on it would never stop."
+            )
+        span = Span(turn.step_id, start, end)
+        _verify(tokenizer, trajectory, ids, span, text[turn.start : turn.end])
+        spans.append(span)
+    last = spans[-1].end
+    return Row(trajectory.trajectory_id, tuple(ids[:last]), tuple(spans), len(ids))
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, text: str, cuts: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Token ids of a text and the character at which each begins.
+
+    A token never spans one of the ``cuts``: an acting model is given the text up to there and
+    continues with a fresh token, so training must see the same split. Where the tokenizer would
+    merge across a cut, the text is tokenised in pieces.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in encoded["offset_mapping"]]
+    if set(cuts) <= set(starts):
+        return list(encoded["input_ids"]), starts
+    ids: list[int] = []
+    starts = []
+    edges = [0, *sorted(cuts), len(text)]
+    for left, right in zip(edges, edges[1:], strict=False):
+        piece = tokenizer(text[left:right], add_special_tokens=False, return_offsets_mapping=True)
+        ids += piece["input_ids"]
+        starts += [left + start for start, _ in piece["offset_mapping"]]
+    return ids, starts
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _end_of_turn(special: set[int], ids: Sequence[int], start: int, stop: int) -> int | None:
+    """One past the last special token in ``[start, stop)``: what ends the turn.
+
+    What templates write after it (a line break) belongs to no turn: the model never writes it.
+    """
+    return next((i + 1 for i in range(stop - 1, start - 1, -1) if ids[i] in special), None)
+
+
+def _verify(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: Trajectory,
+    ids: Sequence[int],
+    span: Span,
+    turn_text: str,
+) -> None:
+    """Check by decoding that a span is the step's text and its end-of-turn token."""
+    decoded = tokenizer.decode(
+        list(ids[span.start : span.end]),
+        skip_special_tokens=False,
+        clean_up_tokenization_spaces=False,
+    )
+    message = next(s for s in trajectory.steps if s.step_id == span.step_id).message
+    exact = turn_text.startswith(decoded) and not turn_text[len(decoded) :].strip()
+    if not exact or message.strip() not in decoded:
+        raise MaskError(
+            f"Trajectory {trajectory.trajectory_id}, step {span.step_id}: the supervised tokens "
+            f"decode to {decoded!r}, which is not the step's text with its end of turn "
+            f"{turn_text!r}. This tokenizer cannot be masked exactly."
+        )

@@ -1,0 +1,55 @@
+"""The settings of a training run; without torch, so that a recipe can be read anywhere."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (peft) instead of full fine-tuning."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    rank: int = Field(16, ge=1)
+    """Rank of the adapters."""
+    alpha: int = Field(32, ge=1)
+    """Scale of the adapters; the update is alpha / rank times their product."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout before the adapters."""
+    target_modules: str | list[str] = "all-linear"
+    """Module names that get adapters, or ``all-linear``."""
+
+
+class TuneSettings(BaseModel):
+    """How a model is tuned; every field has a default that trains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training rows; fractions are allowed."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the optimiser steps over which the rate rises from zero."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    rows_per_step: int = Field(8, ge=1)
+    """Trajectories per optimiser step."""
+    tokens_per_microbatch: int = Field(4096, ge=1)
+    """The most tokens, padding included, that run at once; bounds memory, changes no gradient."""
+    max_tokens: int = Field(8192, ge=2)
+    """Longer rows (after the tail cut) are left out and listed; nothing is trimmed silently."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay in float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    lora: LoraSettings | None = None
+    """Tune low-rank adapters instead of all weights."""
+    checkpoint_minutes: float = Field(2.0, gt=0)
+    """How often a checkpoint is written, so that a killed run loses at most this much."""
