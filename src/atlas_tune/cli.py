@@ -19,7 +19,7 @@ import typer
 
 from atlas_tune import __version__
 from atlas_tune.errors import AtlasError, UsageError, nearest
-from atlas_tune.progress import say, ticking
+from atlas_tune.progress import print_tables, say, ticking
 
 if TYPE_CHECKING:
     from atlas_tune.trajectory import Trajectory
@@ -30,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+_PRECISIONS = ("float32", "bfloat16")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Runs = Annotated[Path, typer.Argument(help="Trajectories, as collect or import write them.")]
@@ -74,7 +76,7 @@ def run(
     if as_json:
         print(results.model_dump_json())
     else:
-        to_console(results)
+        print_tables(to_console(results))
         say(f"Report: {index}")
     if results.quarantined:
         raise typer.Exit(3)
@@ -248,7 +250,9 @@ def tune(
     given = _options(options)
     for key in given:
         if key not in TuneSettings.model_fields:
-            raise UsageError(f"There is no setting '{key}': {nearest(key, TuneSettings.model_fields)}")
+            raise UsageError(
+                f"There is no setting '{key}': {nearest(key, TuneSettings.model_fields)}"
+            )
     trajectories, rejected = _read(runs)
     with ticking("tune") as tick:
         figures = tune_model(
@@ -296,8 +300,8 @@ def evaluate(
     from atlas_tune.evaluate.statistics import wilson_interval
     from atlas_tune.recipe import DEFAULT_MODEL
 
-    if precision not in ("float32", "bfloat16"):
-        raise UsageError(f"No precision '{precision}': {nearest(precision, ['float32', 'bfloat16'])}")
+    if precision not in _PRECISIONS:
+        raise UsageError(f"There is no precision '{precision}': {nearest(precision, _PRECISIONS)}")
     env = make_environment(environment)
     chosen = first_tasks(env, split, tasks, _options(options))
 
@@ -357,7 +361,7 @@ def report(
     elif markdown:
         print(to_markdown(results))
     else:
-        to_console(results)
+        print_tables(to_console(results))
         say(f"Report: {index}")
 
 
@@ -452,8 +456,9 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence, never a traceback."""
     warnings.filterwarnings("ignore", module="transformers")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    for variable in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
-        os.environ.setdefault(variable, "1" if "DISABLE" in variable else "error")
+    # Our own progress is shown; the libraries' bars and advice would drown it.
+    for variable, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error")):
+        os.environ.setdefault(variable, value)
     try:
         app()
     except UsageError as error:

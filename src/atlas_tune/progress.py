@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,6 +17,11 @@ PLAIN_SECONDS = 10.0
 
 Tick = Callable[[int, int, str], None]
 """Told (done, of, a note) as work goes on."""
+
+
+def print_tables(tables: RenderableType) -> None:
+    """Print a result to standard output."""
+    Console(highlight=False).print(tables)
 
 
 def say(text: str) -> None:

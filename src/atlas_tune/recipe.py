@@ -7,7 +7,7 @@ are relative to the recipe file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -121,9 +121,7 @@ class Recipe(_Section):
     """What the run does and does not show; printed at the top of the report."""
     model: str = DEFAULT_MODEL
     """The base model: a hub id, a directory, or a GGUF file."""
-    data: tuple[Annotated[Union[Collect, Import], Field(union_mode="smart")], ...] = Field(
-        min_length=1
-    )
+    data: tuple[Annotated[Collect | Import, Field(union_mode="smart")], ...] = Field(min_length=1)
     """Where the expert runs come from."""
     budget: float = Field(PAPER_BUDGET, gt=0, le=1)
     """m of the paper: the largest share of a trajectory's steps that may carry loss."""
@@ -150,14 +148,18 @@ class Recipe(_Section):
                 raise ValueError(f"evaluate.against names no arm '{name}': {nearest(name, known)}")
         for place, arm in enumerate(self.arms):
             self._check_arm(arm, names[:place])
-        for where in (*self.evaluate.environments, *self.data):
-            name = getattr(where, "environment", None) or getattr(where, "collect", None)
-            if name is not None and name not in ENVIRONMENT_NAMES:
+        collected = [source.collect for source in self.data if isinstance(source, Collect)]
+        for name in (*places, *collected):
+            if name not in ENVIRONMENT_NAMES:
                 raise ValueError(
                     f"there is no environment '{name}': {nearest(name, ENVIRONMENT_NAMES)}"
                 )
-            if isinstance(where, Import) and where.format and where.format not in FORMATS:
-                raise ValueError(f"there is no format '{where.format}': {nearest(where.format, FORMATS)}")
+        formats = [source.format for source in self.data if isinstance(source, Import)]
+        for format_name in formats:
+            if format_name is not None and format_name not in FORMATS:
+                raise ValueError(
+                    f"there is no format '{format_name}': {nearest(format_name, FORMATS)}"
+                )
         return self
 
     def _check_arm(self, arm: ArmSettings, before: list[str]) -> None:

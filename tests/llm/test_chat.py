@@ -5,7 +5,6 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from scripted_server import RESET, Reply, ScriptedServer, failure, good
 
 from atlas_tune.errors import UsageError
 from atlas_tune.llm import (
@@ -18,6 +17,7 @@ from atlas_tune.llm import (
     ServerUnreachable,
     WrongServer,
 )
+from scripted_server import RESET, Reply, ScriptedServer, failure, good
 
 HELLO = [{"role": "user", "content": "Hello?"}]
 KEY = "sk-test-0123456789abcdef"

@@ -3,13 +3,13 @@ import re
 from pathlib import Path
 
 import pytest
-from scripted_server import RESET, Asked, Reply, ScriptedServer, failure, good
 
 from atlas_tune.llm import AnswerLog, ChatClient, KeyRefused
 from atlas_tune.select import CannotLabel, choose_all, label_all, select
 from atlas_tune.select.oracle import OracleOptions, OracleSelector
 from atlas_tune.select.oracle.prompt import messages_of, prompt_hash
 from atlas_tune.trajectory import Kind, Observation, Outcome, Step, ToolCall, Trajectory
+from scripted_server import RESET, Asked, Reply, ScriptedServer, failure, good
 
 
 def run_of(steps: int, task: str = "1", observation: str = "Nothing happens.") -> Trajectory:

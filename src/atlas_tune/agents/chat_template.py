@@ -8,7 +8,7 @@ writes today's date into the system message unless it is given one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.messages import Message
@@ -16,7 +16,7 @@ from atlas_tune.trajectory.messages import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PINNED = {"date_string": "26 Jul 2024"}
+PINNED: dict[str, Any] = {"date_string": "26 Jul 2024"}
 """Template variables with a fixed value; the date is the one in Llama-3.1's own model card."""
 
 

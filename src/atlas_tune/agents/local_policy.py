@@ -8,7 +8,7 @@ Rows of a batch are kept apart by the attention mask: a row's padding slots are 
 and positions count real tokens only, so that the reply to a conversation is the one it would get
 alone (up to the rounding of batched arithmetic).
 
-Shapes: B episodes, S new tokens of a turn (left-padded), L cached positions.
+Shapes: B episodes, S new tokens of a turn (left-padded), L cached positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class LocalPolicy:
         self._cache.batch_select_indices(indices)
 
     def _feed(self, segments: list[list[int]]) -> torch.Tensor:
-        """Read each row's new tokens; returns the logits after the last one, ``[B, vocabulary]``."""
+        """Read each row's new tokens; returns the logits after the last one, ``[B, V]``."""
         width = max(len(segment) for segment in segments)
         ids_BS = torch.tensor([[0] * (width - len(s)) + s for s in segments])
         real_BS = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in segments])

@@ -1,10 +1,10 @@
 """ReAct turns: one thought and one action in plain text, in AgentGym's form.
 
-    Thought:
-    I need flint, so I try to get it.
+Thought:
+I need flint, so I try to get it.
 
-    Action:
-    get 1 flint
+Action:
+get 1 flint
 """
 
 from __future__ import annotations

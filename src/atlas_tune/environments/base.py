@@ -116,6 +116,4 @@ class TextEnv(gymnasium.Env[str, str]):
     def check_split(self, split: str) -> None:
         """Raise a UsageError that names the nearest split when ``split`` is not one of ours."""
         if split not in self.splits:
-            raise UsageError(
-                f"{self.name} has no split '{split}': {nearest(split, self.splits)}"
-            )
+            raise UsageError(f"{self.name} has no split '{split}': {nearest(split, self.splits)}")

@@ -68,8 +68,10 @@ def build_results(
             place = (arm_name, seed, where.environment)
             runs[place] = read_rollouts(layout.rollouts(*place))
             seconds[place] = manifest.returned(_evaluation(*place))["seconds"]
-    tuned = [_arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
-             for arm in recipe.arms]
+    tuned = [
+        _arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
+        for arm in recipe.arms
+    ]
     base = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
     return Results(
         name=recipe.name,
@@ -81,7 +83,9 @@ def build_results(
         environments=tuple(_environment(where) for where in recipe.evaluate.environments),
         data=_data(trajectories, manifest.returned("data")["seconds"]),
         arms=(*base, *tuned),
-        results=tuple(_result(*place, rollouts, seconds[place]) for place, rollouts in runs.items()),
+        results=tuple(
+            _result(*place, rollouts, seconds[place]) for place, rollouts in runs.items()
+        ),
         comparisons=_comparisons(recipe, runs),
         losses=tuple(
             _loss_curve(layout.model(name, seed) / "metrics.jsonl", name, seed)
@@ -169,9 +173,7 @@ def _arm(
             kinds[str(said.get(step_id) or "none")] += 1
             tenths[own.index(step_id) * DECILES // len(own)] += 1
     selected = sum(tenths)
-    figures = [
-        manifest.returned(f"tune {arm.name}, seed {seed}") for seed in recipe.seeds
-    ]
+    figures = [manifest.returned(f"tune {arm.name}, seed {seed}") for seed in recipe.seeds]
     return Arm(
         name=arm.name,
         selector=arm.selector,
@@ -269,8 +271,7 @@ def _reward_curves(recipe: Recipe, runs: Runs) -> tuple[RewardCurve, ...]:
     """Per environment and arm, over all seeds: the mean return collected by turn k."""
     curves = []
     for where in recipe.evaluate.environments:
-        names = dict.fromkeys(arm for arm, _, environment in runs if environment == where.environment)
-        for arm in names:
+        for arm in dict.fromkeys(arm for arm, _, _ in runs):
             rollouts = list(
                 chain.from_iterable(
                     found
@@ -343,8 +344,11 @@ def _example_steps(
 
 def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Quarantined, ...]:
     found = [
-        Quarantined(place=f"{r['file']}:{r['line']}", reason=r["reason"])
-        for r in (line.value for line in read_lines(layout.quarantine, refuse))
+        Quarantined(
+            place=f"{bad['file']}:{bad['line']}" if bad["line"] else bad["file"],
+            reason=bad["reason"],
+        )
+        for bad in (line.value for line in read_lines(layout.quarantine, refuse))
     ]
     for arm in recipe.arms:
         for missing in manifest.returned(f"select {arm.name}")["unlabelled"]:
@@ -356,5 +360,3 @@ def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Qu
                 reason = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
                 found.append(Quarantined(place=place, reason=reason))
     return tuple(dict.fromkeys(found))
-
-

@@ -35,7 +35,6 @@ from atlas_tune.trajectory.store import (
 )
 
 
-
 def run_recipe(recipe: Recipe, recipe_path: Path, directory: Path, command: str) -> Path:
     """Run a recipe from where it stands to its report; returns the path of the report.
 
@@ -107,7 +106,8 @@ class _Run:
             gathered.update((t.trajectory_id, t) for t in found)
             seconds[place] = seconds.get(place, 0.0) + time.monotonic() - started
         if not gathered:
-            raise AtlasError("The recipe's data give no trajectory: see the quarantine, or ask for more tasks.")
+            reasons = "; ".join(str(bad) for bad in rejected[:3])
+            raise AtlasError(f"The recipe's data give no trajectory: {reasons}.")
         write_trajectories(self.layout.trajectories, gathered.values())
         write_quarantine(self.layout.quarantine, rejected)
         return {"seconds": seconds, "rejected": len(rejected)}
@@ -226,9 +226,7 @@ class _Run:
 
     def report(self, command: str) -> Path:
         """Write results.json and the report."""
-        results = build_results(
-            self.recipe, self.layout, self.manifest, self.trajectories, command
-        )
+        results = build_results(self.recipe, self.layout, self.manifest, self.trajectories, command)
         return write_report(results, self.layout.report)
 
 

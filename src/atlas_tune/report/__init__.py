@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from atlas_tune.report.results import (
     Results,
     RewardCurve,
     Training,
+)
+from atlas_tune.report.results_file import (
     dump_results,
     load_results,
     parse_results,
@@ -29,7 +30,7 @@ from atlas_tune.report.summary import summary
 from atlas_tune.report.tables import to_console, to_markdown
 
 
-def write_report(results: Results | Mapping[str, Any], directory: Path) -> Path:
+def write_report(results: Results | dict[str, Any], directory: Path) -> Path:
     """Write ``results.json`` and ``index.html`` into a directory; returns the page's path.
 
     Raises:

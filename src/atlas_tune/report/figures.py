@@ -49,8 +49,13 @@ def _score_panel(
                 at = run.mean_reward if by_reward else run.success_rate
                 interval = run.reward_interval if by_reward else run.interval
                 if interval:
-                    axes.plot(interval, [row + offset] * 2, color=look.paint, linewidth=1.6,
-                              solid_capstyle="round")
+                    axes.plot(
+                        interval,
+                        [row + offset] * 2,
+                        color=look.paint,
+                        linewidth=1.6,
+                        solid_capstyle="round",
+                    )
                 axes.plot([at], [row + offset], look.marker, color=look.paint, markersize=5)
         axes.set_yticks(range(len(scores)), [_short(score.arm.name) for score in scores])
         for label, score in zip(axes.get_yticklabels(), scores, strict=True):
@@ -58,11 +63,13 @@ def _score_panel(
             label.set_fontweight("bold" if looks[score.arm.name].main else "normal")
         axes.set_ylim(len(scores) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
+        # From zero, and the whole scale where it is known: a zoomed axis makes noise look large.
         if by_reward:
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(-0.02 * high, low), high)
             axes.set_xlabel("mean reward")
             axes.xaxis.set_major_locator(MaxNLocator(5))
         else:
-            # The whole scale always: panels compare, and a zoomed axis makes noise look large.
             axes.set_xlim(-0.02, 1.02)
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -173,8 +180,10 @@ def _position_panel(arm: Arm, look: Look, highest: float, number: int) -> Markup
         axes.set_xlim(0, 1)
         axes.set_ylim(0, highest * 1.08)
         axes.set_xticks([0, 0.5, 1], ["first step", "middle", "last step"])
-        for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
-            label.set_horizontalalignment(side)
+        # Centred, the outer two would stick out over the axes.
+        first, _, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(visible=False, axis="x")
@@ -199,7 +208,8 @@ def _line(axes: Axes, at: Sequence[float], values: Sequence[float], look: Look) 
 
 
 def _thousands(value: float, _position: int | None) -> str:
-    """
+    """Large numbers in thousands, so that ticks do not collide.
+
     >>> _thousands(250, None), _thousands(12500, None), _thousands(20000, None)
     ('250', '12.5k', '20k')
     """

@@ -31,7 +31,8 @@ CONTENT_SECURITY_POLICY = (
 def render_page(results: Results) -> str:
     """The page of a run; the same results give the same bytes."""
     main = results.main_arm
-    return _templates().get_template("page.html").render(
+    page = _templates().get_template("page.html")
+    return page.render(
         policy=CONTENT_SECURITY_POLICY,
         style=_style(),
         version=__version__,
@@ -89,14 +90,15 @@ def _style() -> Markup:
         f"@media (prefers-color-scheme: dark) {{ :root {{ {palette.scheme(palette.DARK)} }} }}\n"
         f"@media print {{ :root {{ {palette.scheme(palette.LIGHT)} }} }}\n"
     )
-    return Markup(sheet + schemes)  # noqa: S704
+    return Markup(sheet + schemes)
 
 
 def _kinds(results: Results) -> list[str]:
     """The kinds that occur, most frequent first; the unclassified last."""
     total: Counter[str] = Counter()
     for arm in results.arms:
-        total.update(arm.kinds)
+        if arm.classified:
+            total.update(arm.kinds)
     named = [kind for kind in total if kind != "none" and total[kind]]
     unclassified = ["none"] if total["none"] else []
     return sorted(named, key=lambda kind: (-total[kind], kind)) + unclassified

@@ -7,10 +7,7 @@ is not in the report. Lists are accepted wherever a tuple stands.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,11 +15,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from atlas_tune.errors import AtlasError, nearest
+from atlas_tune.errors import nearest
 
 UNTUNED = "untuned"
 """The name of the arm that is the base model as it came."""
@@ -119,6 +115,11 @@ class Arm(_Value):
         if len(self.positions) not in (0, DECILES):
             raise ValueError(f"positions are {DECILES} shares or none, found {len(self.positions)}")
         return self
+
+    @property
+    def classified(self) -> bool:
+        """Whether the selector said of which kind its steps are."""
+        return any(count for kind, count in self.kinds.items() if kind != "none")
 
     @property
     def selected_share(self) -> float:
@@ -262,8 +263,8 @@ class Results(_Value):
         for place, noun, name in _references(self):
             known = arms if noun == "arm" else environments
             if name not in known:
-                raise ValueError(f"{place} names no {noun} of this run: '{name}'; "
-                                 + nearest(name, known))
+                hint = nearest(name, known)
+                raise ValueError(f"{place} names no {noun} of this run: '{name}'; {hint}")
         return self
 
     @property
@@ -293,57 +294,3 @@ def _references(results: Results) -> Iterator[tuple[str, str, str]]:
     for i, rewards in enumerate(results.reward_per_step):
         yield f"reward_per_step[{i}]", "arm", rewards.arm
         yield f"reward_per_step[{i}]", "environment", rewards.environment
-
-
-def parse_results(record: Results | Mapping[str, Any], place: str = "The results") -> Results:
-    """The results of a JSON object; results pass through.
-
-    Raises:
-        AtlasError: a field is missing, unknown or wrong; the message names the first few.
-    """
-    try:
-        return Results.model_validate(record)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        named = [f"{_path(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in found[:3]]
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        raise AtlasError(f"{place} cannot be reported: {'; '.join(named)}{more}.") from error
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """``("arms", 0, "name")`` as ``arms[0].name``.
-
-    >>> _path(("arms", 0, "name"))
-    'arms[0].name'
-    """
-    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location)
-    return text.removeprefix(".") or "the whole"
-
-
-def load_results(path: Path) -> Results:
-    """The results of a ``results.json``.
-
-    Raises:
-        AtlasError: there is no such file, or it is not one of ours.
-    """
-    if not path.is_file():
-        raise AtlasError(f"There is no file {path}. A finished `atlas-tune run` writes it.")
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise AtlasError(f"{path} is not JSON: {error}. Run the report stage again.") from error
-    return parse_results(record, str(path))
-
-
-def dump_results(results: Results) -> str:
-    """The canonical text of results: sorted keys, two spaces, a newline at the end."""
-    record = results.model_dump(mode="json")
-    return json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file through a partial one, so that a kill leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)

@@ -35,8 +35,10 @@ class Score:
     @property
     def success_range(self) -> Interval:
         """The interval of one seed, or the lowest and highest of several."""
-        return self.runs[0].interval if not self.several else _ends(
-            [run.success_rate for run in self.runs]
+        return (
+            self.runs[0].interval
+            if not self.several
+            else _ends([run.success_rate for run in self.runs])
         )
 
     @property
@@ -65,15 +67,24 @@ class Score:
         return f"{wording.percent(self.success_rate)} success"
 
     @property
+    def success_range_written(self) -> str:
+        """The success range; a range of seeds says so."""
+        return self._of_seeds(wording.percent_range(self.success_range))
+
+    @property
+    def reward_range_written(self) -> str:
+        """The reward range; a range of seeds says so; empty where there is none."""
+        return self._of_seeds(wording.decimal_range(self.reward_range)) if self.reward_range else ""
+
+    @property
     def range_written(self) -> str:
-        """The range of the value in words, saying what kind of range it is."""
-        if self.environment.metric == "success":
-            ends: str | None = wording.percent_range(self.success_range)
-        else:
-            ends = wording.decimal_range(self.reward_range) if self.reward_range else None
-        if ends is None:
-            return "no interval"
-        return f"{len(self.runs)} seeds, {ends}" if self.several else f"95% interval {ends}"
+        """The range of the value, saying what kind of range it is."""
+        by_reward = self.environment.metric == "reward"
+        ends = self.reward_range_written if by_reward else self.success_range_written
+        return ends if self.several else f"95% interval {ends}" if ends else "no interval"
+
+    def _of_seeds(self, ends: str) -> str:
+        return f"{len(self.runs)} seeds {ends}" if self.several else ends
 
 
 def _ends(values: list[float]) -> Interval:

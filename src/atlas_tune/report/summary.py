@@ -58,7 +58,9 @@ def _tests(results: Results, score: Score) -> str:
             other = _other(comparison, score.arm)
             if other:
                 verdict, name = other
-                found[verdict].append(f"{wording.quoted(name)} ({wording.p_equals(comparison.p_value)})")
+                found[verdict].append(
+                    f"{wording.quoted(name)} ({wording.p_equals(comparison.p_value)})"
+                )
     said = [
         phrase + wording.listing(names, last)
         for phrase, names, last in (

@@ -24,8 +24,10 @@ def to_markdown(results: Results) -> str:
         parts.append(_markdown_table(_comparison_rows(results), text_columns=3))
     machine = _plain(", ".join(f"{key} {value}" for key, value in results.machine.items()))
     on = f" on {machine}" if machine else ""
-    parts.append(f"{_ranges(results)} Measured {_plain(wording.moment(results.created_at))}{on}, with "
-                 f"{_code(results.command)}.\n")
+    parts.append(
+        f"{_ranges(results)} Measured {_plain(wording.moment(results.created_at))}{on}, with "
+        f"{_code(results.command)}.\n"
+    )
     return "\n".join(parts)
 
 
@@ -35,7 +37,7 @@ def to_console(results: Results) -> Group:
     if results.comparisons:
         table = _console_table("Paired comparisons", _comparison_rows(results), 3)
         parts.append(table)
-    parts += [Text(_ranges(results), style="dim"), Text(), Text(summary(results))]
+    parts += [Text(_ranges(results), style="dim"), Text(), Text(wording.visible(summary(results)))]
     parts += [Text(f"Note: {wording.visible(note)}") for note in results.notes]
     return Group(*parts)
 
@@ -64,9 +66,8 @@ def _cell(results: Results, arm: Arm, environment: Environment) -> Iterable[str]
     score = score_of(results, arm, environment)
     if score is None:
         return wording.ABSENT, wording.ABSENT
-    success_range = wording.percent_range(score.success_range)
     return (
-        f"{wording.percent(score.success_rate)} ({success_range})",
+        f"{wording.percent(score.success_rate)} ({score.success_range_written})",
         wording.decimal(score.mean_reward),
     )
 
@@ -111,7 +112,7 @@ def _markdown_table(rows: Rows, text_columns: int) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it stands, in one line."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(wording.visible(text).split()))
 
 
 def _code(text: str) -> str:
@@ -123,7 +124,7 @@ def _code(text: str) -> str:
     runs = [len(run) for run in re.findall("`+", text)]
     fence = "`" * (max(runs, default=0) + 1)
     space = " " if runs else ""
-    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+    return f"{fence}{space}{' '.join(wording.visible(text).split())}{space}{fence}"
 
 
 def _console_table(title: str, rows: Rows, text_columns: int) -> Table:

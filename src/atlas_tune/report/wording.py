@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from atlas_tune.report.results import Comparison, Interval
@@ -10,10 +10,16 @@ from atlas_tune.report.results import Comparison, Interval
 ABSENT = "–"
 """Stands where a number does not exist; never for zero."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_VISIBLE: Mapping[int, str] = (
+    {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: "␡"}
+    | {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+)
 
 
 def percent(share: float) -> str:
-    """
+    """A share as a percentage.
+
     >>> percent(0.64)
     '64.0%'
     """
@@ -21,7 +27,8 @@ def percent(share: float) -> str:
 
 
 def percent_range(interval: Interval) -> str:
-    """
+    """Two shares as a range of percentages.
+
     >>> percent_range((0.542, 0.727))
     '54.2–72.7%'
     """
@@ -29,7 +36,8 @@ def percent_range(interval: Interval) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """
+    """A reward, loss or score; None is marked as absent.
+
     >>> decimal(0.5), decimal(None)
     ('0.500', '–')
     """
@@ -37,7 +45,8 @@ def decimal(value: float | None) -> str:
 
 
 def decimal_range(interval: Interval) -> str:
-    """
+    """Two decimals as a range, with a word between them, because rewards can be negative.
+
     >>> decimal_range((-0.25, 0.5))
     '-0.250 to 0.500'
     """
@@ -45,7 +54,8 @@ def decimal_range(interval: Interval) -> str:
 
 
 def count(value: int) -> str:
-    """
+    """A whole number with separators.
+
     >>> count(12345)
     '12,345'
     """
@@ -53,7 +63,8 @@ def count(value: int) -> str:
 
 
 def p_value(value: float) -> str:
-    """
+    """A p-value in a table.
+
     >>> p_value(0.0002), p_value(0.0414)
     ('< 0.001', '0.041')
     """
@@ -72,7 +83,8 @@ def p_equals(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """A duration in its two largest units.
+
     >>> duration(4.21), duration(75), duration(3725)
     ('4.2 s', '1 min 15 s', '1 h 2 min')
     """
@@ -86,7 +98,8 @@ def duration(seconds: float) -> str:
 
 
 def listing(names: Iterable[str], last: str = "and") -> str:
-    """
+    """Names as a sentence lists them.
+
     >>> listing(["all", "random", "first"], "or")
     'all, random or first'
     """
@@ -95,7 +108,8 @@ def listing(names: Iterable[str], last: str = "and") -> str:
 
 
 def kind_name(kind: str) -> str:
-    """
+    """The kind of a step in plain words.
+
     >>> kind_name("plan_creation"), kind_name("none")
     ('plan creation', 'not classified')
     """
@@ -125,7 +139,8 @@ def moment(created_at: str) -> str:
 
 
 def budget(share: float | None) -> str:
-    """
+    """A budget in words.
+
     >>> budget(0.3), budget(None)
     ('at most 30%', 'no limit')
     """
@@ -141,10 +156,10 @@ def verdict(comparison: Comparison) -> str:
 def visible(text: str) -> str:
     """Text with control characters made visible; newlines and tabs stay.
 
-    Trajectories are untrusted: a terminal escape or a NUL is shown as its Unicode picture.
+    Trajectories are untrusted: a terminal escape or a NUL is shown as its Unicode picture, and a
+    mark that turns the direction of writing by its number, so that text reads as it is stored.
 
-    >>> visible("a\\x1b[2J\\tb")
-    'a␛[2J\\tb'
+    >>> visible("a\\x1b[2J\\tb"), visible("a\\u202eb")
+    ('a␛[2J\\tb', 'a⟨U+202E⟩b')
     """
-    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-    return text.replace("\r\n", "\n").translate(pictures | {0x7F: 0x2421})
+    return text.replace("\r\n", "\n").translate(_VISIBLE)

@@ -18,7 +18,7 @@ from atlas_tune.trajectory.model import InvalidTrajectory, canonical_json
 
 
 class Kind(StrEnum):
-    """The paper's four kinds of critical step (section 3), and NONE for a step judged uncritical."""
+    """The paper's four kinds of critical step (section 3); NONE for one judged uncritical."""
 
     PLAN_CREATION = "plan_creation"
     CRITICAL_OBSERVATION = "critical_observation"

@@ -114,7 +114,9 @@ def from_messages(messages: Iterable[Message], copied: Sequence[bool] = ()) -> t
                 )
             )
         else:
-            raise ValueError(f"message {index} has role '{role}'; known: system, user, assistant, tool")
+            raise ValueError(
+                f"message {index} has role '{role}'; known: system, user, assistant, tool"
+            )
     return tuple(steps)
 
 

@@ -13,6 +13,7 @@ its end-of-turn token, nothing more and nothing less.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ def tokenise(
     ids: list[int] = []
     starts = []
     edges = [0, *sorted(cuts), len(text)]
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         piece = tokenizer(text[left:right], add_special_tokens=False, return_offsets_mapping=True)
         ids += piece["input_ids"]
         starts += [left + start for start, _ in piece["offset_mapping"]]
@@ -195,10 +196,12 @@ def _verify(
     turn_text: str,
 ) -> None:
     """Check by decoding that a span is the step's text and its end-of-turn token."""
-    decoded = tokenizer.decode(
-        list(ids[span.start : span.end]),
-        skip_special_tokens=False,
-        clean_up_tokenization_spaces=False,
+    decoded = str(
+        tokenizer.decode(
+            list(ids[span.start : span.end]),
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
     )
     message = next(s for s in trajectory.steps if s.step_id == span.step_id).message
     exact = turn_text.startswith(decoded) and not turn_text[len(decoded) :].strip()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -107,7 +107,7 @@ class SparseTrainer(Trainer):
         return DataLoader(dataset, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])
 
 
-class _Record(TrainerCallback):  # type: ignore[misc]
+class _Record(TrainerCallback):
     """Writes metrics.jsonl, saves by the clock, and reports progress."""
 
     def __init__(
@@ -206,11 +206,9 @@ def train(
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     directory.mkdir(parents=True, exist_ok=True)
-    trainer.add_callback(
-        _Record(directory / "metrics.jsonl", settings.checkpoint_minutes, on_step)
-    )
+    trainer.add_callback(_Record(directory / "metrics.jsonl", settings.checkpoint_minutes, on_step))
     trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-    trainer.model.save_pretrained(directory)
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     shutil.rmtree(checkpoints, ignore_errors=True)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -237,8 +235,7 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedMode
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    adapted: PreTrainedModel = get_peft_model(model, config)
-    return adapted
+    return cast("PreTrainedModel", get_peft_model(model, config))
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
@@ -250,7 +247,9 @@ def _last_checkpoint(checkpoints: Path) -> str | None:
     whole = []
     for path in checkpoints.glob("checkpoint-*"):
         try:
-            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], path))
+            whole.append(
+                (json.loads((path / "trainer_state.json").read_text())["global_step"], path)
+            )
         except (OSError, ValueError, KeyError):
             shutil.rmtree(path)
     return str(max(whole)[1]) if whole else None

@@ -43,8 +43,9 @@ class BotLost(Exception):
 class Intent:
     """What the bot wants: a verb, upon a cell, and the single move that begins it.
 
-    The verbs are "go to", "pickup", "open", "drop", "explore" and "done"; "done" wants nothing
-    more, because the bot believes the goal reached. ``way`` holds the cells that lead there.
+    The verbs are "go to", "pickup", "open", "put next to" (face a free cell beside ``cell``),
+    "drop", "explore" and "done": the bot believes the goal reached. ``way`` holds the cells that
+    lead there.
     """
 
     verb: str
@@ -194,6 +195,8 @@ class Planner:
         below = stack[-2] if len(stack) > 1 else None
         if isinstance(below, PickupSubgoal):
             return Intent("pickup", self._move, cell, way)
+        if stack[-1].reason == _PUT_DOWN_HERE:
+            return Intent("put next to", self._move, cell, way)
         if isinstance(below, OpenSubgoal):
             return Intent("open", self._move, cell, way)
         return Intent("go to", self._move, cell, way)
@@ -201,7 +204,7 @@ class Planner:
     def _cell(self, goal: Any) -> Cell | None:
         found = goal.datum
         if isinstance(found, ObjDesc):
-            _, found = self._bot._find_obj_pos(found, goal.reason == "PutNext")
+            _, found = self._bot._find_obj_pos(found, goal.reason == _PUT_DOWN_HERE)
         elif isinstance(found, WorldObj):
             found = found.cur_pos
         return None if found is None else (int(found[0]), int(found[1]))

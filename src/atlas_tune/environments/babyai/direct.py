@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from atlas_tune.environments.babyai.env import BabyAI
 
 MAX_TURNS = 100
-WORTH_A_DETOUR = 3
-"""Cells that going to some object must bring us nearer by, to be taken for single steps."""
+WORTH_WALKING = 3
+"""Cells by which going to some thing must bring us nearer, to take the place of single steps."""
 
 _SINGLE = {LEFT: "turn left", RIGHT: "turn right", FORWARD: "move forward"}
 _AFOOT = {LEFT: "I turn left.", RIGHT: "I turn right.", FORWARD: "I walk on."}
@@ -134,7 +134,7 @@ class DirectExpert:
             if now is None or verb != "go to" or not self._aim(verb, cell):
                 continue
             then = self._planner.distance(self._end(action), intent.cell)
-            if then is not None and now - then >= max(WORTH_A_DETOUR, best[0] + 1 if best else 0):
+            if then is not None and now - then >= max(WORTH_WALKING, best[0] + 1 if best else 0):
                 best = (now - then, action, cell)
         if best is None:
             return None

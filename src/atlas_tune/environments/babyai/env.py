@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
+import gymnasium
+
 from atlas_tune.environments.babyai.levels import (
     LEVELS,
     TEST_SEEDS,
@@ -96,10 +98,8 @@ class BabyAI(TextEnv):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one action: its moves one by one, until one of them changes nothing in view."""
-        if self.world is None:
-            raise UsageError("BabyAI has no running task: call reset first.")
-        if self._success:
-            return "The task is over.", 0.0, True, False, self._info(valid=False)
+        if self.world is None or self._success:
+            raise gymnasium.error.ResetNeeded("BabyAI has no running task: call reset first.")
         action = action.strip().lower()
         # AgentGym takes any action that speaks of a check for this one.
         if "check" in action:

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from atlas_tune.errors import UsageError, nearest
 from atlas_tune.trajectory.formats import agentgym, atif
 from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory
 from atlas_tune.trajectory.store import Rejected, read_records
 
-FORMATS = {"atif": atif, "agentgym": agentgym}
+
+class Format(Protocol):
+    """What a format's module offers."""
+
+    def detect(self, record: Any) -> bool: ...
+
+    def read(self, record: Any) -> Trajectory: ...
+
+
+FORMATS: dict[str, Format] = {"atif": atif, "agentgym": agentgym}
 
 
 def read_file(

@@ -23,7 +23,9 @@ from atlas_tune.report import (
 ARMS = {"untuned": 0.22, "all": 0.58, "critical": 0.64, "random": 0.55, "complement": 0.41}
 KINDS = {
     "critical": {
-        "plan_creation": 310, "critical_observation": 150, "critical_action": 960,
+        "plan_creation": 310,
+        "critical_observation": 150,
+        "critical_action": 960,
         "self_correction": 42,
     },
     "all": {"none": 4900},
@@ -52,10 +54,22 @@ def results(seeds=(0,), noise=0):
             Environment(name="babyai", split="test", tasks=90, max_steps=20, metric="reward"),
         ],
         data=[
-            Data(environment="textcraft", trajectories=374, steps=2900, collected_seconds=12.5,
-                 mean_steps=7.75, success_share=1.0),
-            Data(environment="babyai", trajectories=220, steps=2000, collected_seconds=75.0,
-                 mean_steps=9.09, success_share=0.95),
+            Data(
+                environment="textcraft",
+                trajectories=374,
+                steps=2900,
+                collected_seconds=12.5,
+                mean_steps=7.75,
+                success_share=1.0,
+            ),
+            Data(
+                environment="babyai",
+                trajectories=220,
+                steps=2000,
+                collected_seconds=75.0,
+                mean_steps=9.09,
+                success_share=0.95,
+            ),
         ],
         arms=[arm(name) for name in ARMS],
         results=[
@@ -65,13 +79,30 @@ def results(seeds=(0,), noise=0):
             for environment, tasks in (("textcraft", 100), ("babyai", 90))
         ],
         comparisons=[
-            Comparison(arm="critical", against=against, environment=environment, tasks=tasks,
-                       wins=wins, losses=losses, ties=tasks - wins - losses, p_value=p,
-                       verdict=verdict, note=note)
+            Comparison(
+                arm="critical",
+                against=against,
+                environment=environment,
+                tasks=tasks,
+                wins=wins,
+                losses=losses,
+                ties=tasks - wins - losses,
+                p_value=p,
+                verdict=verdict,
+                note=note,
+            )
             for against, environment, tasks, wins, losses, p, verdict, note in (
                 ("untuned", "textcraft", 100, 44, 2, 0.0000012, "better", ""),
-                ("all", "textcraft", 100, 17, 11, 0.345, "cannot tell",
-                 "about 900 tasks would tell a difference of this size"),
+                (
+                    "all",
+                    "textcraft",
+                    100,
+                    17,
+                    11,
+                    0.345,
+                    "cannot tell",
+                    "about 900 tasks would tell a difference of this size",
+                ),
                 ("random", "textcraft", 100, 19, 10, 0.136, "cannot tell", ""),
                 ("untuned", "babyai", 90, 31, 4, 0.0000032, "better", ""),
                 ("all", "babyai", 90, 9, 13, 0.524, "cannot tell", ""),
@@ -81,8 +112,11 @@ def results(seeds=(0,), noise=0):
             loss_curve(name, seed, draw) for name in ARMS if name != "untuned" for seed in seeds
         ],
         reward_per_step=[
-            RewardCurve(environment=environment, arm=name,
-                        points=[rate * (1 - math.exp(-k / 5)) for k in range(1, 21)])
+            RewardCurve(
+                environment=environment,
+                arm=name,
+                points=[rate * (1 - math.exp(-k / 5)) for k in range(1, 21)],
+            )
             for environment in ("textcraft", "babyai")
             for name, rate in ARMS.items()
         ],
@@ -106,10 +140,18 @@ def arm(name):
         selected_steps=selected,
         total_steps=4900,
         trajectories=594 if selected else 0,
-        training=None if name == "untuned" else Training(
-            optimiser_steps=225, rows=594, tokens=812_345 - 40 * (4900 - selected),
-            tokens_before_tail_cut=812_345, supervised_tokens=41 * selected, seconds=1_234.5,
-            first_loss=1.432, last_loss=0.211),
+        training=None
+        if name == "untuned"
+        else Training(
+            optimiser_steps=225,
+            rows=594,
+            tokens=812_345 - 40 * (4900 - selected),
+            tokens_before_tail_cut=812_345,
+            supervised_tokens=41 * selected,
+            seconds=1_234.5,
+            first_loss=1.432,
+            last_loss=0.211,
+        ),
         kinds=KINDS.get(name, {"none": selected} if selected else {}),
         positions=() if not selected else early if name == "critical" else [0.1] * 10,
     )
@@ -121,45 +163,90 @@ def result(name, seed, environment, tasks, draw):
     rate = successes / tasks
     graded = environment == "babyai"
     return Result(
-        arm=name, seed=seed, environment=environment, tasks=tasks, successes=successes,
-        success_rate=rate, interval=wilson_interval(successes, tasks),
+        arm=name,
+        seed=seed,
+        environment=environment,
+        tasks=tasks,
+        successes=successes,
+        success_rate=rate,
+        interval=wilson_interval(successes, tasks),
         mean_reward=rate * 0.87 if graded else rate,
         reward_interval=(rate * 0.87 - 0.08, rate * 0.87 + 0.08) if graded else None,
-        mean_turns=20 - 10 * rate, invalid_share=0.3 * (1 - rate), seconds=312.0)
+        mean_turns=20 - 10 * rate,
+        invalid_share=0.3 * (1 - rate),
+        seconds=312.0,
+    )
 
 
 def loss_curve(name, seed, draw):
     floor = {"all": 0.15, "critical": 0.24}.get(name, 0.18)
-    return LossCurve(arm=name, seed=seed, points=[
-        LossPoint(step=step, loss=floor + 1.3 * math.exp(-step / 40) * draw.uniform(0.85, 1.15)
-                  + draw.uniform(-0.03, 0.03),
-                  supervised_tokens=step * SELECTED[name] // 3, seconds=5.5 * step)
-        for step in range(1, 226)])
+    return LossCurve(
+        arm=name,
+        seed=seed,
+        points=[
+            LossPoint(
+                step=step,
+                loss=floor
+                + 1.3 * math.exp(-step / 40) * draw.uniform(0.85, 1.15)
+                + draw.uniform(-0.03, 0.03),
+                supervised_tokens=step * SELECTED[name] // 3,
+                seconds=5.5 * step,
+            )
+            for step in range(1, 226)
+        ],
+    )
 
 
 def example(number):
-    opening = ExampleStep(step_id=1, source="user", text="Craft 1 minecraft:chest.\n\n"
-                          "craft 4 oak planks using 1 oak log\ncraft 1 chest using 8 oak planks")
+    opening = ExampleStep(
+        step_id=1,
+        source="user",
+        text="Craft 1 minecraft:chest.\n\n"
+        "craft 4 oak planks using 1 oak log\ncraft 1 chest using 8 oak planks",
+    )
     prefill = ExampleStep(step_id=2, source="agent", text="OK.", copied=True)
     turns = [
-        ("Thought: I need 8 planks, so 2 logs. First the logs, then the planks.\n"
-         "Action: get 2 oak log", "Got 2 oak log", "plan_creation"),
+        (
+            "Thought: I need 8 planks, so 2 logs. First the logs, then the planks.\n"
+            "Action: get 2 oak log",
+            "Got 2 oak log",
+            "plan_creation",
+        ),
         ("Thought: Let me see what I hold.\nAction: inventory", "Inventory: [oak log] (2)", None),
-        ("Thought: Now planks.\nAction: craft 4 oak planks using 1 oak log",
-         "Crafted 4 minecraft:oak_planks", None),
-        ("Thought: And once more.\nAction: craft 4 oak planks using 1 oak log",
-         "Crafted 4 minecraft:oak_planks", None),
-        ("Thought: Eight planks make the chest.\nAction: craft 1 chest using 8 oak planks",
-         "Crafted 1 minecraft:chest", "critical_action"),
+        (
+            "Thought: Now planks.\nAction: craft 4 oak planks using 1 oak log",
+            "Crafted 4 minecraft:oak_planks",
+            None,
+        ),
+        (
+            "Thought: And once more.\nAction: craft 4 oak planks using 1 oak log",
+            "Crafted 4 minecraft:oak_planks",
+            None,
+        ),
+        (
+            "Thought: Eight planks make the chest.\nAction: craft 1 chest using 8 oak planks",
+            "Crafted 1 minecraft:chest",
+            "critical_action",
+        ),
     ]
     steps = [
         ExampleStep(
-            step_id=i, source="agent", text=text, observation=observation,
+            step_id=i,
+            source="agent",
+            text=text,
+            observation=observation,
             critical={"all": True, "critical": bool(kind), "random": i % 4 == 0},
-            kind=kind, score=0.9 if kind else 0.1,
-            reason="Without this step the goal is out of reach." if kind else None)
+            kind=kind,
+            score=0.9 if kind else 0.1,
+            reason="Without this step the goal is out of reach." if kind else None,
+        )
         for i, (text, observation, kind) in enumerate(turns, start=3)
     ]
-    return Example(trajectory_id=f"{number:x}" * 64, environment="textcraft",
-                   task_id=f"textcraft/chest/{number}", reward=1.0, success=True,
-                   steps=[opening, prefill, *steps])
+    return Example(
+        trajectory_id=f"{number:x}" * 64,
+        environment="textcraft",
+        task_id=f"textcraft/chest/{number}",
+        reward=1.0,
+        success=True,
+        steps=[opening, prefill, *steps],
+    )
