@@ -20,8 +20,11 @@ Tick = Callable[[int, int, str], None]
 
 
 def print_tables(tables: RenderableType) -> None:
-    """Print a result to standard output."""
-    Console(highlight=False).print(tables)
+    """Print a result to standard output; a file or a pipe gets wide lines."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = 120
+    screen.print(tables)
 
 
 def say(text: str) -> None:

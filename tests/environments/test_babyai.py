@@ -23,6 +23,7 @@ from atlas_tune.environments.base import ExpertFailed
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import UsageError
 from atlas_tune.trajectory.model import Step, Trajectory
+from shared_data import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECT = Habits(0, 0, 0)
@@ -392,10 +393,7 @@ def test_the_expert_says_when_it_is_at_a_loss():
 
 @pytest.fixture(scope="module")
 def recorded():
-    data = Path(os.environ.get("ATLAS_TUNE_DATA") or ROOT.parent / "shared" / "data")
-    path = data / "agenttraj-l" / "babyai.jsonl.xz"
-    if not path.exists():
-        pytest.skip(f"The recorded runs are not here: {path} (set ATLAS_TUNE_DATA).")
+    path = shared_data() / "agenttraj-l" / "babyai.jsonl.xz"
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

@@ -7,7 +7,6 @@ import lzma
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
@@ -26,6 +25,7 @@ from atlas_tune.environments.textcraft.rules import Rules
 from atlas_tune.environments.textcraft.task import Task
 from atlas_tune.errors import UsageError
 from atlas_tune.trajectory.model import Observation, Step, Trajectory
+from shared_data import shared_data
 
 NO_RECIPE = "Could not find a valid recipe for ItemTagWithCount(item_tag=ItemTag({}), count={})"
 OPTIMAL = Habits(look=0, slip=0, detour=0)
@@ -461,12 +461,9 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Recorded]:
-    data = Path(os.environ.get("ATLAS_TUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    path = data / "agenttraj-l" / "textcraft.jsonl.xz"
-    if not path.exists():
-        pytest.skip(f"{path} is absent: set ATLAS_TUNE_DATA to the folder that holds agenttraj-l")
+    path = shared_data() / "agenttraj-l" / "textcraft.jsonl.xz"
     runs = []
-    for line in lzma.decompress(path.read_bytes()).decode().splitlines():
+    for line in lzma.decompress(path.read_bytes()).rstrip(b"\n").split(b"\n"):
         record = json.loads(line)
         texts = [turn["value"].removeprefix("Instruction:\n") for turn in record["conversations"]]
         replies, replied = texts[3::2], texts[4::2]

@@ -19,13 +19,13 @@ def labels_of(trajectory):
     return {label.step_id: label for label in replay().label(trajectory)}
 
 
-def test_the_score_is_the_loss_of_return_and_what_hangs_on_a_step_breaks_ties():
+def test_the_score_is_the_loss_of_return():
     labels = labels_of(WHOLE)
-    # By hand: 5 steps, return 1.0. Half a millionth times the share of steps refused afterwards.
+    # By hand: the whole run returns 1.0.
     assert labels[2].score == 0.0  # look: nothing changes
-    assert labels[3].score == pytest.approx(1.0 + 0.5e-6 * 2 / 5, abs=1e-12)  # door, gold refused
+    assert labels[3].score == 1.0  # without the key, door and gold are refused
     assert labels[4].score == pytest.approx(0.4, abs=1e-12)  # no lamp: 0.6, nothing refused
-    assert labels[5].score == pytest.approx(1.0 + 0.5e-6 * 1 / 5, abs=1e-12)  # gold refused
+    assert labels[5].score == 1.0  # without the door, the gold is refused
     assert labels[6].score == 1.0  # nothing comes after the gold
     kinds = {step_id: label.kind for step_id, label in labels.items()}
     assert kinds == {2: Kind.NONE, 3: None, 4: None, 5: None, 6: None}
@@ -46,14 +46,13 @@ def test_reasons_tell_a_refused_action_from_a_lower_return():
     assert labels[5].reason.endswith("the later action 'take gold' (step 6) then fails")
 
 
-def test_the_budget_keeps_the_steps_on_which_most_hangs():
+def test_the_budget_keeps_the_steps_that_lose_most():
     def ids(share):
-        return select([WHOLE], replay(), share).selections[0].step_ids
+        return set(select([WHOLE], replay(), share).selections[0].step_ids)
 
-    assert ids(0.3) == (3,)
-    assert ids(0.4) == (3, 5)
-    assert ids(0.6) == (3, 5, 6)
-    assert ids(1.0) == (3, 4, 5, 6)
+    assert len(ids(0.3)) == 1
+    assert ids(0.3) < ids(0.4) < ids(0.6) == {3, 5, 6}
+    assert ids(1.0) == {3, 4, 5, 6}
 
 
 def test_of_two_steps_that_each_suffice_neither_is_necessary():
@@ -79,7 +78,7 @@ def test_a_removal_that_succeeds_earlier_ends_there():
     assert labels[4].reason == "without this step the run still ends with return 0.60"
     # The first grasp was refused in the recording itself; nothing is lost without it.
     assert labels[5].kind is Kind.NONE
-    assert labels[6].score == pytest.approx(0.6 + 0.5e-6 * 1 / 6, abs=1e-12)
+    assert labels[6].score == pytest.approx(0.6, abs=1e-12)
 
 
 def test_steps_after_the_end_and_steps_without_an_action_are_not_necessary():

@@ -10,12 +10,8 @@ from typing import Any
 from atlas_tune.agents.policy import Policy
 from atlas_tune.agents.rollout import Episode, in_batches, run_policy
 from atlas_tune.environments.base import TextEnv
-from atlas_tune.trajectory.model import (
-    InvalidTrajectory,
-    Trajectory,
-    dump_trajectory,
-    parse_trajectory,
-)
+from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory, dump_trajectory
+from atlas_tune.trajectory.parse import parse_trajectory
 from atlas_tune.trajectory.store import append_jsonl, cut_torn_line, read_records, refuse
 
 

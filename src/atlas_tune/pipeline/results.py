@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from atlas_tune import __version__
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout, read_rollouts
 from atlas_tune.evaluate.statistics import bootstrap_mean, exact_mcnemar, wilson_interval
+from atlas_tune.pipeline.examples import examples
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
+from atlas_tune.pipeline.provenance import machine, versions
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
 from atlas_tune.report.results import (
-    CRITICAL,
     DECILES,
     UNTUNED,
     Arm,
     Comparison,
     Data,
     Environment,
-    Example,
-    ExampleStep,
     LossCurve,
     LossPoint,
     Quarantined,
@@ -40,10 +35,8 @@ from atlas_tune.report.results import (
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory, standing
 from atlas_tune.trajectory.store import read_labels, read_lines, read_selections, refuse
 
-EXAMPLES = 5
 _REFERENCES = ("all", "random", "complement", "first", "last")
 """Selectors whose arms are there to be compared with."""
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "minigrid", "gymnasium", "numpy")
 
 Runs = dict[tuple[str, int | None, str], list[Rollout]]
 """Rollouts by arm, seed and environment."""
@@ -92,7 +85,7 @@ def build_results(
             for name, seed in models
         ),
         reward_per_step=_reward_curves(recipe, runs),
-        examples=_examples(trajectories, selections, labels),
+        examples=examples(trajectories, selections, labels),
         notes=recipe.notes,
         quarantined=_quarantined(recipe, layout, manifest),
     )
@@ -100,27 +93,6 @@ def build_results(
 
 def _evaluation(arm: str, seed: int | None, environment: str) -> str:
     return f"evaluate {arm}{'' if seed is None else f', seed {seed}'} on {environment}"
-
-
-def machine() -> dict[str, str]:
-    """What the run ran on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return {"processor": model, "cores": str(os.cpu_count()), "system": platform.system()}
-
-
-def versions(model: str) -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"atlas-tune": __version__, "python": platform.python_version(), "model": model}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _environment(where: EvaluateOn) -> Environment:
@@ -286,60 +258,6 @@ def _reward_curves(recipe: Recipe, runs: Runs) -> tuple[RewardCurve, ...]:
             )
             curves.append(RewardCurve(environment=where.environment, arm=arm, points=points))
     return tuple(curves)
-
-
-def _examples(
-    trajectories: Sequence[Trajectory],
-    selections: Mapping[str, Mapping[str, Selection]],
-    labels: Mapping[str, Mapping[str, Sequence[StepLabel]]],
-) -> tuple[Example, ...]:
-    """The longest trajectories of each environment in turn: they have the most to choose from."""
-    by_environment: dict[str, list[Trajectory]] = {}
-    for trajectory in sorted(trajectories, key=lambda t: (-len(t.agent_steps), t.trajectory_id)):
-        by_environment.setdefault(trajectory.environment or "unknown", []).append(trajectory)
-    in_turn = chain.from_iterable(zip_longest(*by_environment.values()))
-    shown = [trajectory for trajectory in in_turn if trajectory is not None][:EXAMPLES]
-    return tuple(
-        Example(
-            trajectory_id=t.trajectory_id,
-            environment=t.environment,
-            task_id=t.task_id,
-            reward=t.outcome.reward,
-            success=t.outcome.success,
-            steps=tuple(_example_steps(t, selections, labels.get(CRITICAL, {}))),
-        )
-        for t in shown
-    )
-
-
-def _example_steps(
-    trajectory: Trajectory,
-    selections: Mapping[str, Mapping[str, Selection]],
-    labels: Mapping[str, Sequence[StepLabel]],
-) -> list[ExampleStep]:
-    said = {label.step_id: label for label in labels.get(trajectory.trajectory_id, ())}
-    chosen = {
-        arm: set(found[trajectory.trajectory_id].step_ids)
-        for arm, found in selections.items()
-        if trajectory.trajectory_id in found
-    }
-    steps = []
-    for step in trajectory.steps:
-        label = said.get(step.step_id)
-        steps.append(
-            ExampleStep(
-                step_id=step.step_id,
-                source=step.source,
-                text=step.message,
-                observation=step.observation.text if step.observation else None,
-                copied=step.is_copied_context,
-                critical={arm: step.step_id in ids for arm, ids in chosen.items()},
-                kind=str(label.kind) if label and label.kind else None,
-                score=label.score if label else None,
-                reason=label.reason if label else None,
-            )
-        )
-    return steps
 
 
 def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Quarantined, ...]:

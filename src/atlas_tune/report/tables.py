@@ -73,7 +73,7 @@ def _cell(results: Results, arm: Arm, environment: Environment) -> Iterable[str]
 
 
 def _comparison_rows(results: Results) -> list[list[str]]:
-    head = ["environment", "arm", "against", "tasks", "wins", "losses", "ties", "p", "verdict"]
+    head = ["environment", "arm", "against", "wins / losses / ties", "p", "verdict"]
     return [
         head,
         *(
@@ -81,10 +81,7 @@ def _comparison_rows(results: Results) -> list[list[str]]:
                 comparison.environment,
                 comparison.arm,
                 comparison.against,
-                wording.count(comparison.tasks),
-                wording.count(comparison.wins),
-                wording.count(comparison.losses),
-                wording.count(comparison.ties),
+                f"{comparison.wins} / {comparison.losses} / {comparison.ties}",
                 wording.p_value(comparison.p_value),
                 wording.verdict(comparison),
             ]

@@ -5,10 +5,10 @@ replays of the recorded actions. R is the return, the sum of the rewards. A step
 information loses nothing here, because the recorded actions that used the information are played
 all the same; and of two steps that each suffice, neither is necessary.
 
-Many necessary steps lose the same, mostly everything. Among equal losses the steps on which more
-of the rest hangs come first: those without which more of the later actions become inadmissible.
-That share is measured by the same replays and enters the score in units too small to reorder two
-losses that differ (see :func:`_score`).
+Many necessary steps lose the same, mostly everything; which of them a budget keeps is then drawn
+by lot (see :func:`atlas_tune.trajectory.selection.choose`). How many later actions become
+inadmissible without a step stands in the label's reason, not in its score: as a tie-break it would
+always prefer how a run begins to how it ends.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ReplaySelector(Alone):
             move.step_id,
             None,
             self.source,
-            score=_score(loss, len(refused), len(trajectory.agent_steps)),
+            score=loss,
             reason=f"without this step the run {_ends(whole.reward, without.reward)}; "
             + _consequence(refused, last=move is moves[-1]),
         )
@@ -167,17 +167,6 @@ def _moves(trajectory: Trajectory) -> list[Move]:
         if action is not None:
             moves.append(Move(step.step_id, action))
     return moves
-
-
-def _score(loss: float, refused: int, steps: int) -> float:
-    """The loss, with the share of the run's steps that become inadmissible as a tie-break.
-
-    The share is below 1 and counts for half a unit of the last decimal, while two losses that
-    differ at all differ by a whole one: it decides between equal losses and nothing else.
-    The share is of the whole run and not of the later steps, so that one step hanging on the
-    last but one does not outweigh five of ten hanging on an early one.
-    """
-    return loss + 0.5 * 10.0**-DECIMALS * refused / steps
 
 
 def _ends(whole: float, without: float) -> str:

@@ -10,8 +10,8 @@ from atlas_tune.trajectory.model import (
     ToolCall,
     Trajectory,
     dump_trajectory,
-    parse_trajectory,
 )
+from atlas_tune.trajectory.parse import parse_trajectory
 from atlas_tune.trajectory.selection import PAPER_BUDGET, Selection, budget_steps, choose
 
 __all__ = [

@@ -23,8 +23,8 @@ from atlas_tune.trajectory.model import (
     Trajectory,
     canonical_json,
     dump_trajectory,
-    parse_trajectory,
 )
+from atlas_tune.trajectory.parse import parse_trajectory
 from atlas_tune.trajectory.selection import Selection, dump_selection, parse_selection
 
 T = TypeVar("T")

@@ -41,7 +41,10 @@ def supervised_loss_sum(
     rows_BT = targets_BT != IGNORED
     with head_on_rows(model, rows_BT):
         logits = model(input_ids=input_ids_BT, use_cache=False).logits
-    return nn.functional.cross_entropy(logits[0].float(), targets_BT[rows_BT], reduction="sum")
+    logits_RV = logits[0]
+    if logits_RV.dtype in (torch.bfloat16, torch.float16):
+        logits_RV = logits_RV.float()
+    return nn.functional.cross_entropy(logits_RV, targets_BT[rows_BT], reduction="sum")
 
 
 @contextmanager

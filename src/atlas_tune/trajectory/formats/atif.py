@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from atlas_tune.trajectory.model import Trajectory, parse_trajectory
+from atlas_tune.trajectory.model import Trajectory
+from atlas_tune.trajectory.parse import parse_trajectory
 
 
 def detect(record: Any) -> bool:

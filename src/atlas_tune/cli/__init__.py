@@ -1,0 +1,75 @@
+"""The command line: one command per arrow of the design, each a few lines over one function.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some records were quarantined.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from atlas_tune import __version__
+from atlas_tune.cli import data, models, runs
+from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.progress import say
+
+app = typer.Typer(
+    help="Tune language-model agents on the critical steps of expert trajectories (ATLaS).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": runs.run,
+    "collect": data.collect,
+    "import": data.import_,
+    "select": data.select,
+    "tune": models.tune,
+    "evaluate": models.evaluate,
+    "report": runs.report,
+    "export": data.export,
+    "envs": runs.envs,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"atlas-tune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence, never a traceback."""
+    warnings.filterwarnings("ignore", module="transformers")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    # Our own progress is shown; the libraries' bars and advice would drown it.
+    for variable, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error")):
+        os.environ.setdefault(variable, value)
+    try:
+        app(prog_name="atlas-tune")
+    except UsageError as error:
+        say(f"Error: {error}")
+        sys.exit(2)
+    except AtlasError as error:
+        say(f"Error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("Stopped. The same command goes on where it was.")
+        sys.exit(130)

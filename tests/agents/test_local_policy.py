@@ -1,0 +1,111 @@
+"""Acting in a batch, with a kept cache, gives what each conversation alone would get."""
+
+import pytest
+import torch
+
+from atlas_tune.agents.chat_template import render_text
+from atlas_tune.agents.local_policy import LocalPolicy
+from tiny_model import CHATML, tiny_llama, tiny_tokenizer
+
+LONG = "I need iron ingot to craft stick. "
+FORGETFUL = CHATML.replace(
+    "message['content'] +",
+    "(message['content'] if message['role'] != 'assistant' else '…') +",
+)
+
+
+def sharp_llama():
+    """Random weights, but logits far enough apart that rounding never decides."""
+    model = tiny_llama(seed=3).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    return model
+
+
+class Alone:
+    """The plain way: one conversation, the whole history read anew at every turn, no cache.
+
+    Like an acting model, it keeps the tokens that it wrote: a text can often be split in more
+    than one way, and a random model writes tokens that no tokenizer would choose.
+    """
+
+    def __init__(self, model, tokenizer, max_new_tokens):
+        self.model, self.tokenizer, self.limit = model, tokenizer, max_new_tokens
+        self.ids, self.seen = [], ""
+
+    def reply(self, messages):
+        text = render_text(self.tokenizer, messages, generation_prompt=True)
+        known = text.startswith(self.seen)
+        fresh = self.tokenizer(text[len(self.seen) if known else 0 :], add_special_tokens=False)
+        self.ids = (self.ids if known else []) + fresh["input_ids"]
+        end = self.tokenizer.eos_token_id
+        written = self.model.generate(
+            torch.tensor([self.ids]),
+            attention_mask=torch.ones(1, len(self.ids), dtype=torch.long),
+            max_new_tokens=self.limit,
+            do_sample=False,
+            use_cache=False,
+            eos_token_id=end,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )[0, len(self.ids) :].tolist()
+        self.ids += written
+        reply = self.tokenizer.decode(written[:-1] if written[-1] == end else written)
+        self.seen = text + reply + ("<|im_end|>" if written[-1] == end else "")
+        return reply
+
+
+def opening(i):
+    return [
+        {"role": "user", "content": "Rules: get, craft, inventory."},
+        {"role": "assistant", "content": "OK."},
+        {"role": "user", "content": f"Goal {i}: " + LONG * i},
+    ]
+
+
+@pytest.mark.parametrize("template", [CHATML, FORGETFUL])
+def test_replies_equal_one_by_one_generation_over_many_turns(template):
+    model, tokenizer = sharp_llama(), tiny_tokenizer(template)
+    policy = LocalPolicy(model, tokenizer, max_new_tokens=12)
+    conversations = {str(i): opening(i) for i in range(5)}
+    plain = {key: Alone(model, tokenizer, 12) for key in conversations}
+    lengths = set()
+    for turn in range(4):
+        replies = policy.replies(conversations)
+        for key, messages in conversations.items():
+            assert replies[key] == plain[key].reply(messages), (turn, key)
+            messages += [
+                {"role": "assistant", "content": replies[key]},
+                {"role": "user", "content": f"Got {turn} " + LONG * (int(key) * turn % 3)},
+            ]
+            lengths.add(len(replies[key]))
+        # An episode ends now and then; the others go on.
+        conversations.pop(str(turn), None)
+    assert len(lengths) > 1
+
+
+def test_new_episodes_start_a_new_batch():
+    model, tokenizer = sharp_llama(), tiny_tokenizer()
+    policy = LocalPolicy(model, tokenizer, max_new_tokens=8)
+    policy.replies({"a": opening(0), "b": opening(1)})
+    replies = policy.replies({"c": opening(2)})
+    assert replies == {"c": Alone(model, tokenizer, 8).reply(opening(2))}
+
+
+def test_a_single_episode_whose_prompt_is_all_shared():
+    model, tokenizer = sharp_llama(), tiny_tokenizer()
+    policy = LocalPolicy(model, tokenizer, max_new_tokens=8)
+    same = {"a": opening(1), "b": opening(1)}
+    expected = Alone(model, tokenizer, 8).reply(opening(1))
+    assert policy.replies(same) == {"a": expected, "b": expected}
+    assert policy.replies({}) == {}
+
+
+def test_the_shared_beginning_is_read_once():
+    model, tokenizer = sharp_llama(), tiny_tokenizer()
+    seen = []
+    model.model.embed_tokens.register_forward_hook(lambda m, args, out: seen.append(out.shape[:2]))
+    LocalPolicy(model, tokenizer, max_new_tokens=1).replies({str(i): opening(i) for i in range(4)})
+    shared, rest = seen
+    assert shared[0] == 1
+    assert rest[0] == 4
+    assert shared[1] > 30

@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_tune.evaluate.statistics import bootstrap_mean, exact_mcnemar, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "tasks", "interval"),
+    [
+        (81, 263, (0.2553, 0.3662)),  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0000, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilson_intervals_are_the_published_ones(successes, tasks, interval):
+    assert wilson_interval(successes, tasks) == pytest.approx(interval, abs=5e-5)
+
+
+def outcomes(wins, losses, both=3, neither=2):
+    ours = [True] * wins + [False] * losses + [True] * both + [False] * neither
+    theirs = [False] * wins + [True] * losses + [True] * both + [False] * neither
+    return [{str(i): value for i, value in enumerate(column)} for column in (ours, theirs)]
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p_value", "verdict"),
+    [
+        (10, 0, 2 / 1024, "better"),
+        (0, 10, 2 / 1024, "worse"),
+        (5, 0, 2 / 32, "cannot tell"),  # five of five is not enough
+        (9, 1, 2 * 11 / 1024, "better"),
+        (3, 3, 1.0, "cannot tell"),
+        (0, 0, 1.0, "cannot tell"),
+    ],
+)
+def test_mcnemar_counts_only_tasks_that_differ(wins, losses, p_value, verdict):
+    test = exact_mcnemar(*outcomes(wins, losses))
+    assert test.p_value == pytest.approx(p_value)
+    assert (test.wins, test.losses, test.ties, test.verdict) == (wins, losses, 5, verdict)
+
+
+def test_a_paired_test_needs_the_same_tasks():
+    with pytest.raises(ValueError, match="same tasks"):
+        exact_mcnemar({"a": True}, {"b": True})
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_the_bootstrap_interval_holds_the_mean_and_is_seeded(values):
+    low, high = bootstrap_mean(values, draws=500)
+    assert low - 1e-9 <= sum(values) / len(values) <= high + 1e-9 or len(set(values)) > 1
+    assert (low, high) == bootstrap_mean(values, draws=500)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+
+
+def test_the_bootstrap_interval_agrees_with_the_normal_one():
+    low, high = bootstrap_mean([0.0] * 50 + [1.0] * 50)
+    assert (low, high) == pytest.approx((0.402, 0.598), abs=0.015)

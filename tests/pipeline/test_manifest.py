@@ -1,0 +1,92 @@
+import pytest
+
+from atlas_tune.pipeline.manifest import Manifest
+
+
+class Stage:
+    """Writes one file from another and counts how often it ran."""
+
+    def __init__(self, directory):
+        self.directory, self.runs = directory, 0
+        self.source, self.target = directory / "in.txt", directory / "out.txt"
+        self.source.write_text("1")
+
+    def work(self):
+        self.runs += 1
+        self.target.write_text(self.source.read_text() * 2)
+        return {"runs": self.runs}
+
+    def go(self, settings=None, work=None):
+        manifest = Manifest(self.directory)
+        manifest.stage("s", settings or {}, [self.source], [self.target], work or self.work)
+        return manifest.returned("s")
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+def test_a_stage_runs_once_and_keeps_what_it_returned(stage):
+    assert [stage.go(), stage.go(), stage.go()] == [{"runs": 1}] * 3
+
+
+def test_a_changed_setting_runs_it_again(stage):
+    stage.go({"budget": 0.3})
+    stage.go({"budget": 0.5})
+    assert stage.runs == 2
+
+
+def test_a_changed_input_runs_it_again(stage):
+    stage.go()
+    stage.source.write_text("2")
+    stage.go()
+    assert (stage.runs, stage.target.read_text()) == (2, "22")
+
+
+def test_a_lost_or_edited_output_is_made_again(stage):
+    stage.go()
+    stage.target.unlink()
+    stage.go()
+    stage.target.write_text("edited")
+    stage.go()
+    assert (stage.runs, stage.target.read_text()) == (3, "11")
+
+
+def kill(stage):
+    def work():
+        stage.target.write_text("half")
+        raise KeyboardInterrupt
+
+    return work
+
+
+def test_a_killed_stage_finds_its_unfinished_output(stage):
+    with pytest.raises(KeyboardInterrupt):
+        stage.go(work=kill(stage))
+    found = []
+    stage.go(work=lambda: found.append(stage.target.read_text()))
+    assert found == ["half"]
+
+
+def test_a_killed_stage_whose_settings_change_starts_from_nothing(stage):
+    with pytest.raises(KeyboardInterrupt):
+        stage.go({"seed": 0}, work=kill(stage))
+    found = []
+    stage.go({"seed": 1}, work=lambda: found.append(stage.target.exists()))
+    assert found == [False]
+
+
+def test_a_directory_is_an_output_too(tmp_path):
+    manifest, folder, runs = Manifest(tmp_path), tmp_path / "model", []
+
+    def work():
+        runs.append(1)
+        folder.mkdir(exist_ok=True)
+        (folder / "weights").write_text("w")
+
+    for _ in range(2):
+        manifest.stage("m", {}, [], [folder], work)
+    (folder / "weights").write_text("other")
+    manifest.stage("m", {}, [], [folder], work)
+    assert len(runs) == 2

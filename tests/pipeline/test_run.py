@@ -1,0 +1,106 @@
+"""The whole way with a real, tiny model: run, run again, kill and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from atlas_tune.report import load_results
+from tiny_model import tiny_llama, tiny_tokenizer
+
+RECIPE = """
+name: small
+model: {model}
+data:
+  - {{collect: textcraft, tasks: 6, options: {{depth: 1, commands: 2}}}}
+arms:
+  - {{name: all, selector: all}}
+  - {{name: critical, selector: replay}}
+  - {{name: rest, selector: complement, of: critical}}
+tune: {{epochs: 1, rows_per_step: 2, checkpoint_minutes: 0.000001, precision: float32}}
+evaluate:
+  against: [untuned, all]
+  max_new_tokens: 4
+  batch_size: 2
+  precision: float32
+  environments:
+    - {{environment: textcraft, tasks: 4, options: {{depth: 1, commands: 2}}, max_steps: 2}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(model=tmp_path / "base"))
+    return path
+
+
+def command(recipe, directory):
+    return [sys.executable, "-m", "atlas_tune", "run", str(recipe), "--dir", str(directory)]
+
+
+def weights(directory):
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("model.safetensors")
+    }
+
+
+def rollouts(directory):
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.glob("rollouts/**/*.jsonl")
+    }
+
+
+@pytest.mark.slow
+def test_a_recipe_runs_to_its_report_and_a_second_run_does_nothing(recipe, tmp_path):
+    directory = tmp_path / "run"
+    first = subprocess.run(command(recipe, directory), capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    results = load_results(directory / "report" / "results.json")
+    assert [arm.name for arm in results.arms] == ["untuned", "all", "critical", "rest"]
+    by_name = {arm.name: arm for arm in results.arms}
+    assert by_name["rest"].selected_steps == by_name["critical"].selected_steps
+    assert by_name["all"].selected_steps == by_name["all"].total_steps
+    for arm in results.arms[1:]:
+        assert arm.training.supervised_tokens > 0
+    assert len(results.results) == 4
+    assert len(results.comparisons) == 5
+    assert (directory / "report" / "index.html").stat().st_size > 10_000
+    made = {path: path.stat().st_mtime_ns for path in directory.rglob("*.safetensors")}
+    second = subprocess.run(command(recipe, directory), capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr.count("(done before)") == first.stderr.count("✓") == 11
+    assert made == {path: path.stat().st_mtime_ns for path in directory.rglob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_models_and_rollouts(recipe, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(recipe, whole), check=True, capture_output=True)
+    # Killed as soon as the first model trains, and again as soon as the second one acts.
+    for sign in ("models/all/0/metrics.jsonl", "rollouts/critical/0/textcraft.jsonl"):
+        process = subprocess.Popen(command(recipe, killed), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (killed / sign).exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(recipe, killed), check=True, capture_output=True)
+    assert weights(killed) == weights(whole)
+    assert rollouts(killed) == rollouts(whole)
+    numbers = [
+        [(r.arm, r.success_rate) for r in load_results(d / "report" / "results.json").results]
+        for d in (whole, killed)
+    ]
+    assert numbers[0] == numbers[1]
+    manifest = json.loads((killed / "manifest.json").read_text())
+    assert all("outputs" in stage for stage in manifest["stages"].values())

@@ -1,0 +1,110 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas_tune.errors import AtlasError
+from atlas_tune.trajectory import Observation, Selection, Step, Trajectory
+from atlas_tune.tune.render import IGNORED, MaskError, render_rows, tokenise
+from tiny_model import CHATML, tiny_tokenizer
+from trajectory.runs import craft_run
+
+# Drops what the agent said in earlier turns, as templates of thinking models do.
+FORGETFUL = CHATML.replace(
+    "message['content'] +",
+    "(message['content'] if loop.last or message['role'] != 'assistant' else '…') +",
+)
+TRIMMING = CHATML.replace("message['content'] +", "(message['content'] | trim) +")
+
+
+def select(run, *places):
+    own = run.agent_steps
+    return Selection(run.trajectory_id, tuple(own[i].step_id for i in places), "test")
+
+
+def supervised_text(row, tokenizer):
+    return tokenizer.decode([i for i in row.labels if i != IGNORED], skip_special_tokens=False)
+
+
+def test_the_mask_is_the_steps_and_their_end_of_turn():
+    tokenizer, run = tiny_tokenizer(), craft_run(steps=4)
+    (row,) = render_rows(tokenizer, run, select(run, 0, 2))
+    expected = "".join(f"{run.agent_steps[i].message}<|im_end|>" for i in (0, 2))
+    assert supervised_text(row, tokenizer) == expected
+    assert [span.step_id for span in row.spans] == [4, 6]
+
+
+def test_the_tail_after_the_last_supervised_token_is_cut():
+    tokenizer, run = tiny_tokenizer(), craft_run(steps=4)
+    (early,) = render_rows(tokenizer, run, select(run, 0))
+    (late,) = render_rows(tokenizer, run, select(run, 3))
+    assert early.labels[-1] == tokenizer.eos_token_id
+    assert len(early.input_ids) < len(late.input_ids) < late.full_length == early.full_length
+    assert late.input_ids[: len(early.input_ids)] == early.input_ids
+
+
+def test_an_empty_selection_is_an_error_with_the_id():
+    run = craft_run()
+    with pytest.raises(MaskError, match=run.trajectory_id):
+        render_rows(tiny_tokenizer(), run, select(run))
+
+
+def test_a_selection_of_a_copied_step_is_an_error():
+    run = craft_run()
+    with pytest.raises(MaskError, match="not one of the agent's own"):
+        render_rows(tiny_tokenizer(), run, Selection(run.trajectory_id, (2,), "test"))
+
+
+def test_a_template_that_forgets_gives_one_row_per_step_with_its_true_prompt():
+    tokenizer, run = tiny_tokenizer(FORGETFUL), craft_run(steps=3)
+    rows = render_rows(tokenizer, run, select(run, 1, 2))
+    assert [[span.step_id for span in row.spans] for row in rows] == [[5], [6]]
+    for row, step in zip(rows, run.agent_steps[1:], strict=True):
+        assert supervised_text(row, tokenizer) == f"{step.message}<|im_end|>"
+        prompt = tokenizer.decode(list(row.input_ids[: row.spans[0].start]))
+        assert run.agent_steps[0].message not in prompt
+
+
+def test_a_template_without_an_end_of_turn_is_refused():
+    plain = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+    plain += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    run = craft_run()
+    with pytest.raises(MaskError, match="would never stop"):
+        render_rows(tiny_tokenizer(plain), run, select(run, 0))
+
+
+def test_a_template_that_refuses_the_messages_is_one_sentence():
+    run = craft_run()
+    with pytest.raises(AtlasError, match="refuses these messages"):
+        render_rows(tiny_tokenizer("{{ raise_exception('no') }}"), run, select(run, 0))
+
+
+def test_a_token_never_spans_the_start_of_a_turn():
+    # "get iron" would be merged over the cut; an acting model starts a fresh token there.
+    tokenizer = tiny_tokenizer()
+    text = "Thought:Action"
+    ids, starts = tokenise(tokenizer, text, [4])
+    assert 4 in starts
+    assert tokenizer.decode(ids) == text
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5), st.data())
+@pytest.mark.parametrize("template", [CHATML, FORGETFUL, TRIMMING])
+def test_any_text_is_masked_exactly(template, turns, data):
+    steps = [Step(1, "user", "Begin.")]
+    for action, answer in turns:
+        steps.append(Step(len(steps) + 1, "agent", action, observation=Observation.of(answer)))
+    run = Trajectory.create(tuple(steps))
+    places = data.draw(st.sets(st.integers(0, len(turns) - 1), min_size=1))
+    tokenizer = tiny_tokenizer(template)
+    rows = render_rows(tokenizer, run, select(run, *sorted(places)))
+    texts = [turns[i][0] for i in sorted(places)]
+    if template == TRIMMING:
+        texts = [text.strip() for text in texts]
+    found = "".join(supervised_text(row, tokenizer) for row in rows)
+    assert found == "".join(f"{text}<|im_end|>" for text in texts)
+    for row in rows:
+        assert row.input_ids[-1] == tokenizer.eos_token_id

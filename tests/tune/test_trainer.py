@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atlas_tune.trajectory import Selection
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.settings import LoraSettings, TuneSettings
+from atlas_tune.tune.stage import tune_model
+from atlas_tune.tune.trainer import train
+from tiny_model import tiny_llama, tiny_tokenizer
+from trajectory.runs import craft_run
+
+SETTINGS = TuneSettings(epochs=2, learning_rate=1e-2, rows_per_step=2, precision="float32")
+
+
+def rows():
+    found = []
+    for steps in range(1, 7):
+        run = craft_run(steps=steps, task_id=str(steps))
+        chosen = Selection(run.trajectory_id, (run.agent_steps[-1].step_id,), "last")
+        found += render_rows(tiny_tokenizer(), run, chosen)
+    return found
+
+
+def tuned(directory, settings=SETTINGS, seed=0, **hooks):
+    figures = train(tiny_llama(), tiny_tokenizer(), rows(), settings, directory, seed, **hooks)
+    return figures, load_file(directory / "model.safetensors")
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_lowers_the_loss_and_tells_what_it_cost(tmp_path):
+    figures, _ = tuned(tmp_path)
+    assert figures["last_loss"] < 0.9 * figures["first_loss"]
+    assert figures["optimiser_steps"] == 6
+    assert figures["supervised_tokens"] == 2 * sum(row.supervised for row in rows())
+    assert figures["tokens"] == 2 * sum(len(row.input_ids) for row in rows())
+    assert figures["tokens"] < figures["tokens_before_tail_cut"]
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_seed_decides_the_weights(tmp_path):
+    _, one = tuned(tmp_path / "one")
+    _, same = tuned(tmp_path / "same")
+    _, other = tuned(tmp_path / "other", seed=1)
+    assert equal(one, same)
+    assert not equal(one, other)
+
+
+def test_microbatches_change_memory_and_not_the_weights(tmp_path):
+    _, whole = tuned(tmp_path / "whole")
+    one_by_one = SETTINGS.model_copy(update={"tokens_per_microbatch": 1})
+    _, cut = tuned(tmp_path / "cut", one_by_one)
+    for name in whole:
+        torch.testing.assert_close(whole[name], cut[name], rtol=1e-3, atol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 4])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, killed_at):
+    _, whole = tuned(tmp_path / "whole")
+    often = SETTINGS.model_copy(update={"checkpoint_minutes": 1e-9})
+
+    def kill(step, of, loss):
+        if step == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tuned(tmp_path / "killed", often, on_step=kill)
+    # A kill in the middle of a save leaves a checkpoint without its last file.
+    torn = tmp_path / "killed" / "checkpoints" / "checkpoint-99"
+    torn.mkdir(parents=True)
+    seen = []
+    _, resumed = tuned(tmp_path / "killed", often, on_step=lambda step, of, loss: seen.append(step))
+    assert seen[0] == killed_at
+    assert equal(whole, resumed)
+    metrics = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+
+
+def test_adapters_are_tuned_and_saved_alone(tmp_path):
+    settings = SETTINGS.model_copy(update={"lora": LoraSettings(rank=4)})
+    figures = train(tiny_llama(), tiny_tokenizer(), rows(), settings, tmp_path, 0)
+    assert figures["last_loss"] < figures["first_loss"]
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert saved
+    assert all("lora" in name for name in saved)
+
+
+def test_rows_that_are_too_long_are_left_out_and_listed(tmp_path):
+    base = tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    runs = [craft_run(steps=1, task_id="short"), craft_run(steps=8, task_id="long")]
+    chosen = {
+        r.trajectory_id: Selection(r.trajectory_id, (3 + len(r.agent_steps),), "last") for r in runs
+    }
+    settings = SETTINGS.model_copy(update={"max_tokens": 150})
+    figures = tune_model(str(base), runs, chosen, settings, tmp_path / "out", 0)
+    assert figures["rows"] == 1
+    assert figures["too_long"] == [runs[1].trajectory_id]
