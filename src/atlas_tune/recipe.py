@@ -7,19 +7,24 @@ are relative to the recipe file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from atlas_tune.agents.local_model import DEFAULT_MODEL
+from atlas_tune.checked import checked, parse_yaml
 from atlas_tune.environments import ENVIRONMENT_NAMES
+from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError, UsageError, nearest
 from atlas_tune.select import SELECTOR_NAMES, selector_options
 from atlas_tune.trajectory import PAPER_BUDGET
 from atlas_tune.trajectory.formats import FORMATS
-from atlas_tune.tune.settings import TuneSettings
+from atlas_tune.tune.settings import Precision, TuneSettings
 
-DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Arithmetic of an acting model."""
+SEED_LIMIT = 2**32 - 1
+"""The largest training seed: numpy takes no larger one, and none below 0."""
+_HABITS = Habits()
 _MATCHED = ("complement", "random")
 """Selectors whose ``of`` names the arm that they are held against."""
 
@@ -31,11 +36,11 @@ class _Section(BaseModel):
 class HabitSettings(_Section):
     """How often a scripted expert strays, as probabilities; see docs/environments."""
 
-    look: float = Field(0.3, ge=0, le=1)
+    look: float = Field(_HABITS.look, ge=0, le=1)
     """Looking where nothing new need be learnt."""
-    slip: float = Field(0.15, ge=0, le=1)
+    slip: float = Field(_HABITS.slip, ge=0, le=1)
     """A mistaken action, followed by its repair."""
-    detour: float = Field(0.15, ge=0, le=1)
+    detour: float = Field(_HABITS.detour, ge=0, le=1)
     """A harmless action that the task does not need."""
 
 
@@ -63,6 +68,28 @@ class Import(_Section):
     """A file of trajectories, in any format that ``atlas-tune import`` reads."""
     format: str | None = None
     """Force a format instead of telling it by its content."""
+
+
+def _source_kind(item: Any) -> str | None:
+    """Which kind of data an item asks for; None where it is neither or both."""
+    if isinstance(item, Collect | Import):
+        return type(item).__name__
+    asked = [kind for kind in (Collect, Import) if isinstance(item, dict) and _key(kind) in item]
+    return asked[0].__name__ if len(asked) == 1 else None
+
+
+def _key(kind: type[BaseModel]) -> str:
+    return kind.__name__.lower()
+
+
+Source = Annotated[
+    Annotated[Collect, Tag("Collect")] | Annotated[Import, Tag("Import")],
+    Discriminator(
+        _source_kind,
+        custom_error_type="source",
+        custom_error_message="a data item needs either 'collect' or 'import'",
+    ),
+]
 
 
 class ArmSettings(_Section):
@@ -102,13 +129,14 @@ class EvaluateSettings(_Section):
     """The environments."""
     untuned: bool = True
     """Evaluate the base model too."""
-    against: tuple[str, ...] = ("all",)
-    """Arms that every other arm is held against, on the same tasks."""
+    against: tuple[str, ...] | None = None
+    """Arms that every other arm is held against, on the same tasks. Where it is left out:
+    ``untuned`` if it is evaluated, and ``all`` if there is such an arm."""
     batch_size: int = Field(32, ge=1)
     """Episodes that run at once."""
     max_new_tokens: int = Field(256, ge=1)
     """The longest reply; a longer one is cut there."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """Arithmetic of the acting model."""
 
 
@@ -121,13 +149,13 @@ class Recipe(_Section):
     """What the run does and does not show; printed at the top of the report."""
     model: str = DEFAULT_MODEL
     """The base model: a hub id, a directory, or a GGUF file."""
-    data: tuple[Annotated[Collect | Import, Field(union_mode="smart")], ...] = Field(min_length=1)
+    data: tuple[Source, ...] = Field(min_length=1)
     """Where the expert runs come from."""
     budget: float = Field(PAPER_BUDGET, gt=0, le=1)
     """m of the paper: the largest share of a trajectory's steps that may carry loss."""
     arms: tuple[ArmSettings, ...] = Field(min_length=1)
     """What is compared."""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=SEED_LIMIT)], ...] = Field((0,), min_length=1)
     """Training seeds; each arm is tuned once with each."""
     tune: TuneSettings = TuneSettings()
     """How models are tuned; the same for all arms."""
@@ -139,13 +167,17 @@ class Recipe(_Section):
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names) or "untuned" in names:
             raise ValueError("arms need different names, and 'untuned' is taken by the base model")
-        known = [*names, *(["untuned"] if self.evaluate.untuned else [])]
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds names a seed twice: {list(self.seeds)}")
         places = [where.environment for where in self.evaluate.environments]
         if len(set(places)) < len(places):
             raise ValueError("evaluate.environments names an environment twice")
-        for name in self.evaluate.against:
+        known = self._evaluated()
+        for name in self.evaluate.against or ():
             if name not in known:
-                raise ValueError(f"evaluate.against names no arm '{name}': {nearest(name, known)}")
+                raise ValueError(
+                    f"evaluate.against names '{name}', which is no arm: {nearest(name, known)}"
+                )
         for place, arm in enumerate(self.arms):
             self._check_arm(arm, names[:place])
         collected = [source.collect for source in self.data if isinstance(source, Collect)]
@@ -178,6 +210,15 @@ class Recipe(_Section):
                 + nearest(arm.of, before)
             )
 
+    def _evaluated(self) -> list[str]:
+        return [*(["untuned"] if self.evaluate.untuned else []), *(arm.name for arm in self.arms)]
+
+    def compared_against(self) -> tuple[str, ...]:
+        """The names of the arms that every other arm is held against."""
+        if self.evaluate.against is not None:
+            return self.evaluate.against
+        return tuple(name for name in ("untuned", "all") if name in self._evaluated())
+
     def arm_budget(self, arm: ArmSettings) -> float:
         """The budget of an arm: its own, or the recipe's."""
         return self.budget if arm.budget is None else arm.budget
@@ -194,16 +235,19 @@ def load_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise AtlasError(f"There is no recipe {path}. Check the path.")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise AtlasError(f"{path} is not YAML: {error}") from error
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise AtlasError(
+            f"{path} is not UTF-8 text, at byte {error.start}: save it as UTF-8."
+        ) from error
+    except AtlasError as error:
+        raise type(error)(f"{path}, {error}") from error
     if not isinstance(raw, dict):
         raise UsageError(f"{path} is not a recipe: it should be a list of keys and values.")
     try:
-        recipe = Recipe.model_validate(raw)
-    except (ValidationError, UsageError) as error:
-        raise UsageError(f"{path}: {_explain(error, raw)}") from error
-    return _resolved(recipe, path.parent)
+        return _resolved(checked(Recipe, raw), path.parent)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _resolved(recipe: Recipe, base: Path) -> Recipe:
@@ -215,56 +259,3 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         for source in recipe.data
     )
     return recipe.model_copy(update={"data": data})
-
-
-def _explain(error: ValidationError | UsageError, raw: dict[str, Any]) -> str:
-    if isinstance(error, UsageError):
-        return str(error)
-    sentences = []
-    problems = error.errors(include_url=False)
-    # A list whose every item is wrong is also reported as too short.
-    causes = [found for found in problems if found["type"] != "too_short"]
-    for found in causes or problems:
-        # A union reports every branch that fails: 'data.0.Collect.…' and 'data.0.Import.…'.
-        place = [part for part in found["loc"] if part not in ("Collect", "Import")]
-        if "Import" in found["loc"] and "collect" in _at(raw, place[:2]):
-            continue
-        if "Collect" in found["loc"] and "import" in _at(raw, place[:2]):
-            continue
-        where = ".".join(map(str, place))
-        if found["type"] == "extra_forbidden":
-            known = _known_keys(found["loc"][:-1])
-            sentences.append(f"unknown key '{where}': {nearest(str(place[-1]), known)}")
-        elif found["type"] == "missing":
-            sentences.append(f"the key '{where}' is missing")
-        else:
-            text = found["msg"].removeprefix("Value error, ")
-            sentences.append(f"{where}: {text}" if where else text)
-    return "; ".join(sentences[:5])
-
-
-def _at(raw: Any, place: list[Any]) -> Any:
-    for part in place:
-        raw = raw[part]
-    return raw
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The valid keys of the section at a place in the recipe."""
-    section: type[BaseModel] = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        for candidate in (Collect, Import):
-            if part == candidate.__name__:
-                section = candidate
-        if part in section.model_fields:
-            section = next(iter(_sections(section.model_fields[part].annotation)), section)
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) is None:
-        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return [annotation] if is_section else []
-    return [section for arg in get_args(annotation) for section in _sections(arg)]

@@ -1,5 +1,7 @@
 """Acting in a batch, with a kept cache, gives what each conversation alone would get."""
 
+import os
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from atlas_tune.agents.chat_template import render_text
 from atlas_tune.agents.local_policy import LocalPolicy
 from tiny_model import CHATML, tiny_llama, tiny_tokenizer
 
+DEVICE = os.environ.get("ATLAS_TUNE_TEST_DEVICE", "cpu")
 LONG = "I need iron ingot to craft stick. "
 FORGETFUL = CHATML.replace(
     "message['content'] +",
@@ -19,7 +22,7 @@ def sharp_llama():
     model = tiny_llama(seed=3).eval()
     with torch.no_grad():
         model.lm_head.weight.mul_(20)
-    return model
+    return model.to(DEVICE)
 
 
 class Alone:
@@ -40,8 +43,8 @@ class Alone:
         self.ids = (self.ids if known else []) + fresh["input_ids"]
         end = self.tokenizer.eos_token_id
         written = self.model.generate(
-            torch.tensor([self.ids]),
-            attention_mask=torch.ones(1, len(self.ids), dtype=torch.long),
+            torch.tensor([self.ids], device=DEVICE),
+            attention_mask=torch.ones(1, len(self.ids), dtype=torch.long, device=DEVICE),
             max_new_tokens=self.limit,
             do_sample=False,
             use_cache=False,

@@ -32,7 +32,7 @@ def test_the_step_limit_counts_replies_without_an_action():
     assert (episode.success, len(episode.turns), episode.invalid) == (False, 3, 2)
     told = episode.turns[0][1]
     assert "no 'Action:'" in told
-    assert "Your response should use the following format" in told
+    assert "Answer in this form" in told
 
 
 def test_a_rollout_becomes_a_trajectory_that_shows_what_the_policy_saw():

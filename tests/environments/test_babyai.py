@@ -15,9 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_tune.agents.react import parse_turn
+from atlas_tune.agents.rollout import run_expert
 from atlas_tune.environments.babyai import BabyAI
-from atlas_tune.environments.babyai.levels import LEVELS, parse_task, task_id
+from atlas_tune.environments.babyai.levels import (
+    LEVELS,
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    parse_task,
+    seeds_of,
+    task_id,
+)
 from atlas_tune.environments.babyai.menu import menu_of
+from atlas_tune.environments.babyai.repeats import find_repeated, world_of
 from atlas_tune.environments.babyai.view import Thing, View, describe, numbered
 from atlas_tune.environments.base import ExpertFailed
 from atlas_tune.environments.habits import Habits
@@ -210,9 +219,43 @@ def test_no_text_breaks_the_environment(task, action):
 def test_splits_share_no_task_and_hold_every_level():
     env = BabyAI()
     train, test = env.tasks("train"), env.tasks("test")
-    assert len(train) == 18 * 279 and len(test) == 18 * 500
-    assert not set(train) & set(test)
-    assert {parse_task(name)[0].name for name in train[:18]} == set(LEVELS)
+    assert len(train) == 18 * 279 and len(test) == 16 * 500 + 441 + 89
+    assert not set(train) & set(test) and len(set(test)) == len(test)
+    for names in (train, test):
+        assert [parse_task(name)[0].name for name in names[:36]] == list(LEVELS) * 2
+
+
+@pytest.mark.parametrize("level", ["GoToObjS4", "GoToRedBallNoDists", "GoToDoor"])
+def test_no_world_of_a_test_task_is_met_in_train_or_twice(level):
+    level = LEVELS[level]
+    train = {world_of(level, seed) for seed in TRAIN_SEEDS}
+    test = [
+        world_of(level, parse_task(name)[1]) for name in BabyAI().tasks("test", levels=level.name)
+    ]
+    assert not train & set(test) and len(set(test)) == len(test)
+
+
+@pytest.mark.parametrize(
+    ("level", "count"), [("GoToObjS4", 411), ("GoToRedBallNoDists", 59), ("GoToRedBallGrey", 0)]
+)
+def test_the_shipped_repeated_seeds_are_those_that_minigrid_gives(level, count):
+    repeated = find_repeated(LEVELS[level])
+    assert len(repeated) == count
+    assert set(repeated) == set(TEST_SEEDS) - set(seeds_of(LEVELS[level], "test"))
+
+
+def test_equal_worlds_are_one_episode_and_a_glance_aside_makes_another():
+    """Seed 10 differs from 1 and 33 in nothing but the agent's direction."""
+    worlds = {seed: world_of(LEVELS["GoToObjS4"], seed) for seed in (1, 10, 33)}
+    assert worlds[1] == worlds[33] != worlds[10]
+    assert sum(a != b for a, b in zip(worlds[1], worlds[10], strict=True)) == 1
+    assert start("babyai/GoToObjS4/1")[1] == start("babyai/GoToObjS4/33")[1]
+
+
+def test_a_seed_that_is_left_out_can_still_be_played():
+    left_out = (set(TEST_SEEDS) - set(seeds_of(LEVELS["GoToObjS4"], "test"))).pop()
+    _, observation = start(f"babyai/GoToObjS4/{left_out}")
+    assert observation.startswith("Your goal: go to ")
 
 
 def test_tasks_of_some_levels():
@@ -222,6 +265,8 @@ def test_tasks_of_some_levels():
         "babyai/PickupLoc/1000",
         "babyai/GoToRedBall/1001",
     ]
+    alone = BabyAI().tasks("test", levels="GoToRedBall")
+    assert alone == BabyAI().tasks("test", levels=("GoToRedBall", "GoToRedBall")) == found[::2]
 
 
 @given(st.integers(0, 100_000))
@@ -256,8 +301,15 @@ def test_unknown_splits_levels_and_options_are_told():
         env.tasks("trian")
     with pytest.raises(UsageError, match="did you mean 'PickupLoc'"):
         env.tasks("train", levels=["PickUpLoc"])
-    with pytest.raises(UsageError, match="no option 'depth'"):
-        env.tasks("train", depth=2)
+    for option in ("depth", "split", "self"):
+        with pytest.raises(UsageError, match=f"no task option '{option}': .*Known: levels"):
+            env.tasks("train", **{option: "test"})
+
+
+@pytest.mark.parametrize("levels", [5, [1], ["GoToRedBall", None], [], "", None, {"GoToDoor": 1}])
+def test_levels_are_a_name_or_a_list_of_names(levels):
+    with pytest.raises(UsageError, match="level"):
+        BabyAI().tasks("train", levels=levels)
 
 
 def test_without_a_task_there_is_nothing_to_do():
@@ -386,6 +438,14 @@ def test_the_expert_says_when_it_is_at_a_loss():
     env.step("toggle and go through yellow closed door 1")
     with pytest.raises(ExpertFailed, match="ActionObjDoor/1010"):
         play(env, expert, observation)
+
+
+def test_the_documentation_shows_an_episode_as_it_is():
+    page = (ROOT / "docs/environments/babyai.md").read_text(encoding="utf-8")
+    shown = page.partition("## A sample episode")[2].split("```")[1].strip("\n")
+    env = BabyAI()
+    episode = run_expert(env, "babyai/PickupLoc/1005", env.expert, env.max_steps)
+    assert shown == "\n\n".join(message["content"] for message in episode.messages())
 
 
 # --- recorded runs ---------------------------------------------------------------------------

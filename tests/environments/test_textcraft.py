@@ -7,6 +7,7 @@ import lzma
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_tune.agents.react import format_turn, parse_turn
+from atlas_tune.agents.rollout import run_expert
 from atlas_tune.environments.habits import Habits
 from atlas_tune.environments.textcraft import TextCraft
 from atlas_tune.environments.textcraft.catalogue import build, find_route
@@ -27,6 +29,7 @@ from atlas_tune.errors import UsageError
 from atlas_tune.trajectory.model import Observation, Step, Trajectory
 from shared_data import shared_data
 
+ROOT = Path(__file__).resolve().parents[2]
 NO_RECIPE = "Could not find a valid recipe for ItemTagWithCount(item_tag=ItemTag({}), count={})"
 OPTIMAL = Habits(look=0, slip=0, detour=0)
 CHEST = Task.find(
@@ -362,6 +365,17 @@ def test_wrong_splits_and_options_are_told_the_nearest():
         TextCraft().tasks("train", dept=1)
     with pytest.raises(UsageError, match="a whole number from 1, not 0"):
         TextCraft().tasks("train", depth=0)
+    for option in ("split", "self"):
+        with pytest.raises(UsageError, match=f"no task option '{option}'"):
+            TextCraft().tasks("train", **{option: "test"})
+
+
+def test_no_task_is_offered_that_shows_more_commands_than_can_be_shown():
+    with pytest.raises(UsageError, match="from 1 to 40, not 100"):
+        TextCraft().tasks("train", commands=100)
+    most = TextCraft().tasks("train", commands=40, variants=1)[0]
+    observation, _ = TextCraft().reset(options={"task_id": most})
+    assert observation.count("\ncraft ") == 40
 
 
 # --- the expert's habits -------------------------------------------------------------------------
@@ -434,6 +448,14 @@ def test_an_expert_refuses_a_task_without_a_way():
     env.reset_to(told("Crafting commands:\ncraft 1 chest using 8 planks\n\nGoal: craft chest."))
     with pytest.raises(UsageError, match="do not lead to 'chest'"):
         env.expert()
+
+
+def test_the_documentation_shows_an_episode_as_it_is():
+    page = (ROOT / "docs/environments/textcraft.md").read_text(encoding="utf-8")
+    shown = page.partition("## An episode")[2].split("```")[1].strip("\n")
+    env = TextCraft()
+    run = run_expert(env, "textcraft/chest/d2/c5/1", lambda: env.expert(15), env.max_steps)
+    assert shown == "\n\n".join(message["content"] for message in run.messages())
 
 
 # --- recorded runs -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 import pytest
 
 from agents.corridor import Corridor
+from atlas_tune.errors import AtlasError
 from atlas_tune.evaluate.rollouts import evaluate, read_rollouts
 
 TASKS = ["corridor/1", "corridor/2", "corridor/3", "corridor/4", "corridor/9"]
@@ -19,15 +20,16 @@ class Walking:
         return dict.fromkeys(conversations, "Action: forward")
 
 
-def run(path, policy, tasks=TASKS):
+def run(path, policy, tasks=TASKS, model="m", max_steps=5):
     return evaluate(
         Corridor,
         tasks,
         policy,
         path,
-        max_steps=5,
+        max_steps=max_steps,
         batch_size=2,
         agent={"name": "walking", "version": "1"},
+        model=model,
     )
 
 
@@ -49,6 +51,18 @@ def test_what_is_on_file_is_not_run_again(tmp_path):
     path = tmp_path / "rollouts.jsonl"
     first = run(path, Walking)
     assert run(path, lambda: pytest.fail("no model is needed")) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"model": "other"}, "another model"), ({"max_steps": 4}, "max_steps")]
+)
+def test_rollouts_of_another_model_or_limit_are_not_mixed_in(tmp_path, change, named):
+    path = tmp_path / "rollouts.jsonl"
+    run(path, Walking)
+    with pytest.raises(AtlasError, match=named):
+        run(path, Walking, **change)
+    path.unlink()
+    run(path, Walking, **change)
 
 
 def test_a_killed_evaluation_goes_on_with_whole_batches(tmp_path):

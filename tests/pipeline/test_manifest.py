@@ -1,5 +1,6 @@
 import pytest
 
+from atlas_tune.errors import AtlasError
 from atlas_tune.pipeline.manifest import Manifest
 
 
@@ -51,6 +52,29 @@ def test_a_lost_or_edited_output_is_made_again(stage):
     stage.target.write_text("edited")
     stage.go()
     assert (stage.runs, stage.target.read_text()) == (3, "11")
+
+
+def test_a_reopened_stage_goes_on_with_what_is_there(stage):
+    stage.go()
+    manifest = Manifest(stage.directory)
+    manifest.reopen("s")
+    assert manifest.returned("s") == {"runs": 1}
+    found = []
+    stage.go(work=lambda: found.append(stage.target.read_text()))
+    assert found == ["11"]
+
+
+def test_the_circumstances_of_the_last_work_are_kept(stage):
+    for command in ("first", "again"):
+        manifest = Manifest(stage.directory, {"command": command})
+        manifest.stage("s", {}, [stage.source], [stage.target], stage.work)
+    assert manifest.latest()["command"] == "first"
+
+
+def test_a_broken_manifest_is_one_sentence(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(AtlasError, match="remove it"):
+        Manifest(tmp_path)
 
 
 def kill(stage):

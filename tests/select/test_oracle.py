@@ -1,9 +1,11 @@
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from atlas_tune.errors import UsageError
 from atlas_tune.llm import AnswerLog, ChatClient, KeyRefused
 from atlas_tune.select import CannotLabel, choose_all, label_all, select
 from atlas_tune.select.oracle import OracleOptions, OracleSelector
@@ -258,3 +260,37 @@ def test_the_prompt_is_versioned_by_its_hash():
         assert (f"\n{kind}: " in text) == (kind is not Kind.NONE)
     assert "$" not in text
     assert re.fullmatch("[0-9a-f]{64}", prompt_hash())
+
+
+def test_labels_are_made_again_where_the_request_changes_and_only_there():
+    def version(**options) -> str:
+        return OracleSelector(OracleOptions(model="m", **options)).version
+
+    plain = version()
+    assert re.fullmatch(r"1\+budget=0.3,temperature=0,request=[0-9a-f]{8}", plain)
+    assert plain == version(timeout=1, retries=0, concurrency=1, api_key_env="OTHER_KEY")
+    changed = [
+        version(params={"reasoning_effort": "low"}),
+        version(params={"reasoning_effort": "high"}),
+        version(structured=True),
+        version(max_tokens=10),
+        version(base_url="http://localhost:8000/v1"),
+        version(temperature=1.0),
+    ]
+    assert len({plain, *changed}) == 7
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"model": "n"}, "may not set 'model'"),
+        ({"messages": []}, "may not set 'messages'"),
+        ({"temperature": 1}, "may not set 'temperature'"),
+        ({"max_tokens": 1}, "may not set 'max_tokens'"),
+        ({1: 2}, "texts as names, not 1"),
+        ({"seed": date(2026, 1, 1)}, "go into JSON"),
+    ],
+)
+def test_params_that_are_not_theirs_to_set_are_refused(params, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        OracleOptions(model="m", params=params)

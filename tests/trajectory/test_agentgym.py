@@ -41,6 +41,10 @@ def test_a_selection_sets_loss():
     [
         ({"messages": []}, "list 'conversations'"),
         ({"conversations": [{"from": "robot", "value": ""}]}, r"conversations\[0\] needs 'from'"),
+        ({"conversations": [{"from": ["x"], "value": ""}]}, r"conversations\[0\] needs 'from'"),
+        ({"conversations": [{"from": {}, "value": ""}]}, r"conversations\[0\] needs 'from'"),
+        ({"conversations": ["x"]}, r"conversations\[0\] needs 'from'"),
+        ({**RECORD, "item_id": ["x"]}, "'item_id' as a list, not a text"),
         ({"conversations": [{"from": "gpt"}]}, r"conversations\[0\] needs a text"),
         ({"conversations": [{"from": "human", "value": "hi"}]}, "no agent step"),
     ],

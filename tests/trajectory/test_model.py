@@ -74,11 +74,14 @@ def test_copied_context_is_not_a_step_of_the_agent():
     ("change", "sentence"),
     [
         ({"steps": None}, "has no 'steps'"),
-        ({"steps": "x"}, "'steps' as str, not list"),
+        ({"steps": "x"}, "'steps' as a text, not a list"),
         ({"agnet": {}}, "unknown field 'agnet'"),
         ({"notes": "edited"}, "edited after it was written"),
         ({"steps": [{"step_id": 1, "source": "robot", "message": ""}]}, "source 'robot'"),
-        ({"steps": [{"step_id": True, "source": "user", "message": ""}]}, "as bool, not int"),
+        (
+            {"steps": [{"step_id": True, "source": "user", "message": ""}]},
+            "as true or false, not a whole number",
+        ),
         ({"steps": [{"step_id": 2, "source": "agent", "message": ""}]}, "numbered 1..1"),
         ({"steps": [{"step_id": 1, "source": "user", "message": ""}]}, "no agent step"),
     ],
@@ -90,5 +93,5 @@ def test_a_bad_record_is_refused_with_its_reason(change, sentence):
 
 
 def test_a_record_that_is_no_object_is_refused():
-    with pytest.raises(InvalidTrajectory, match="found list"):
+    with pytest.raises(InvalidTrajectory, match="found a list"):
         parse_trajectory([1])

@@ -35,6 +35,84 @@ def test_compressed_stores_are_read(tmp_path, suffix, opener):
     assert list(read_trajectories(path)) == [craft_run()]
 
 
+def runs_in(path, opener):
+    """A compressed store of 400 runs, its lines and the size of the file."""
+    lines = [json.dumps(dump_trajectory(craft_run(task_id=str(n)))) + "\n" for n in range(400)]
+    with opener(path, "wt") as stream:
+        stream.writelines(lines)
+    return lines, path.stat().st_size
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".xz", lzma.open)])
+def test_of_a_compressed_file_that_is_cut_off_everything_before_the_cut_is_read(
+    tmp_path, suffix, opener
+):
+    path = tmp_path / f"runs.jsonl{suffix}"
+    lines, size = runs_in(path, opener)
+    path.write_bytes(path.read_bytes()[: size * 2 // 3])
+    rejected = []
+    runs = list(read_trajectories(path, rejected.append))
+    assert 200 < len(runs) < 350
+    assert [dump_trajectory(run) for run in runs] == [json.loads(x) for x in lines[: len(runs)]]
+    (bad,) = rejected
+    assert bad.line == len(runs) + 1
+    assert bad.byte_offset == sum(map(len, lines[: len(runs)]))
+    assert "damaged or cut off here" in bad.reason
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".xz", lzma.open)])
+def test_damage_in_a_compressed_file_is_told_and_stops_nothing(tmp_path, suffix, opener):
+    path = tmp_path / f"runs.jsonl{suffix}"
+    _, size = runs_in(path, opener)
+    damaged = bytearray(path.read_bytes())
+    damaged[size // 2 : size // 2 + 200] = b"\xff" * 200
+    path.write_bytes(damaged)
+    rejected = []
+    runs = list(read_trajectories(path, rejected.append))
+    assert len(runs) < 400
+    assert "damaged or cut off here" in rejected[-1].reason
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_what_only_calls_itself_compressed_is_rejected(tmp_path, suffix):
+    path = tmp_path / f"runs.jsonl{suffix}"
+    path.write_text("{}\n")
+    rejected = []
+    assert list(read_trajectories(path, rejected.append)) == []
+    assert [(bad.line, bad.byte_offset) for bad in rejected] == [(1, 0)]
+
+
+@pytest.mark.parametrize("depth", [300, 900, 3000, 100_000])
+def test_deep_nesting_is_rejected_or_read_and_stops_nothing(tmp_path, depth):
+    path = tmp_path / "runs.jsonl"
+    good = json.dumps(dump_trajectory(craft_run()))
+    deep = good.replace('"extra": {', '"extra": {"deep": ' + "[" * depth + "]" * depth + ", ", 1)
+    path.write_text(f"{deep}\n{good}\n")
+    rejected = []
+    assert list(read_trajectories(path, rejected.append)) == [craft_run()]
+    assert [bad.line for bad in rejected] == [1]
+
+
+def test_a_number_that_json_could_not_hold_again_is_rejected(tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"reward": 1e999}\n')
+    rejected = []
+    assert list(read_lines(tmp_path / "lines.jsonl", rejected.append)) == []
+    assert "1e999 is too large a number" in rejected[0].reason
+
+
+def test_writing_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_trajectories(tmp_path / "runs.jsonl", [craft_run()])
+
+    def failing():
+        yield craft_run(steps=2)
+        raise AtlasError("no more")
+
+    with pytest.raises(AtlasError):
+        write_trajectories(tmp_path / "runs.jsonl", failing())
+    assert list(read_trajectories(tmp_path / "runs.jsonl")) == [craft_run()]
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
 def test_bad_lines_go_to_the_quarantine_with_their_place_and_the_rest_is_read(tmp_path):
     good = json.dumps(dump_trajectory(craft_run())).encode()
     lines = [

@@ -12,10 +12,14 @@ from transformers import (
     Qwen3Config,
 )
 
+from atlas_tune.agents.chat_template import render_text
+from atlas_tune.trajectory import Selection
+from atlas_tune.trajectory.messages import to_messages
 from atlas_tune.tune.loss import supervised_loss_sum
-from atlas_tune.tune.render import IGNORED, Row, Span
+from atlas_tune.tune.render import IGNORED, Row, Span, render_rows
 from atlas_tune.tune.trainer import collate
-from tiny_model import tiny_llama
+from tiny_model import tiny_llama, tiny_tokenizer
+from trajectory.runs import craft_run
 
 SHAPE = {
     "vocab_size": 97,
@@ -71,17 +75,24 @@ def test_loss_and_every_gradient_equal_plain_training(model):
 
 
 def test_cutting_the_tail_changes_nothing():
-    model = tiny_llama(vocab_size=97).double()
-    whole = rows()[1]
-    longer = Row(whole.trajectory_id, (*whole.input_ids, 5, 6, 7, 8), whole.spans, 21)
-    losses = []
-    for row in (whole, longer):
+    """The row that render_rows cuts, against the same trajectory rendered to its end."""
+    tokenizer, run = tiny_tokenizer(), craft_run(steps=4)
+    (cut,) = render_rows(tokenizer, run, Selection(run.trajectory_id, (5,), "test"))
+    text = render_text(tokenizer, to_messages(run).messages, generation_prompt=False)
+    whole_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(whole_ids) == cut.full_length > len(cut.input_ids)
+    whole = Row(cut.trajectory_id, tuple(whole_ids), cut.spans, cut.full_length)
+    model = tiny_llama().double()
+    found = []
+    for row in (cut, whole):
         model.zero_grad()
         loss = plain_loss_sum(model, row)
         loss.backward()
-        losses.append((loss.item(), model.lm_head.weight.grad.clone()))
-    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-12)
-    assert torch.allclose(losses[0][1], losses[1][1], rtol=1e-9, atol=1e-14)
+        found.append((loss.item(), {n: p.grad.clone() for n, p in model.named_parameters()}))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)
+    for name, gradient in found[0][1].items():
+        difference = (gradient - found[1][1][name]).abs().max()
+        assert difference <= 1e-9 * gradient.abs().max(), name
 
 
 def test_only_supervised_rows_go_through_the_head():

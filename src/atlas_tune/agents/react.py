@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-REPLY_FORMAT = """Your response should use the following format:
+REPLY_FORMAT = """Answer in this form:
 
 Thought:
 <your thought>

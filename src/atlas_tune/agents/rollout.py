@@ -12,9 +12,10 @@ from atlas_tune.environments.base import Expert, TextEnv
 from atlas_tune.trajectory import Observation, Outcome, Step, Trajectory
 from atlas_tune.trajectory.messages import Message
 
-PREFILL = "OK. I'll follow your instructions and try my best to solve the task."
+PREFILL = "OK."
 """The agent's first turn in AgentGym's conversations: it follows the instruction, so that the
-first observation is a user message of its own under any chat template. It is copied context."""
+first observation is a user message of its own under any chat template. It is copied context.
+AgentGym's is a sentence; ours is short, because a small model pays for every token."""
 
 
 @dataclass

@@ -70,6 +70,11 @@ def main() -> None:
     except AtlasError as error:
         say(f"Error: {error}")
         sys.exit(1)
+    except OSError as error:
+        place = error.filename2 or error.filename
+        where, hint = (f"{place}: ", " Check the path and its permissions.") if place else ("", "")
+        say(f"Error: {where}{error.strerror or error}.{hint}")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("Stopped. The same command goes on where it was.")
         sys.exit(130)

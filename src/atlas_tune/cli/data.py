@@ -7,29 +7,49 @@ from typing import Annotated, Any
 
 import typer
 
-from atlas_tune.cli.options import Json, Runs, Settings, parse_options, read_runs, tell
-from atlas_tune.errors import UsageError
+from atlas_tune.cli.options import (
+    Json,
+    Output,
+    Runs,
+    Settings,
+    beside,
+    keep_rejected,
+    parse_options,
+    read_runs,
+    read_selection,
+    tell,
+    tell_rejected,
+    write_rejected,
+)
+from atlas_tune.environments.habits import Habits
+from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.progress import say, ticking
+from atlas_tune.trajectory import PAPER_BUDGET
+
+_HABITS = Habits()
 
 
 def collect(
     environment: Annotated[str, typer.Argument(help="The environment, see `atlas-tune envs`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
+    output: Output,
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split.")] = 100,
     split: Annotated[str, typer.Option(help="The split they come from.")] = "train",
     seed: Annotated[int, typer.Option(help="Of the expert's habits.")] = 0,
-    look: Annotated[float, typer.Option(min=0, max=1, help="Habit: looking around.")] = 0.3,
-    slip: Annotated[float, typer.Option(min=0, max=1, help="Habit: a slip, then repair.")] = 0.15,
-    detour: Annotated[float, typer.Option(min=0, max=1, help="Habit: a needless action.")] = 0.15,
+    look: Annotated[float, typer.Option(help="Habit: looking around, 0 to 1.")] = _HABITS.look,
+    slip: Annotated[float, typer.Option(help="Habit: a slip, then repair.")] = _HABITS.slip,
+    detour: Annotated[float, typer.Option(help="Habit: a needless action.")] = _HABITS.detour,
     options: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Collect runs of an environment's expert; only successful runs are kept."""
     from atlas_tune.agents.collect import collect_expert_runs, first_tasks
     from atlas_tune.environments import make_environment
-    from atlas_tune.environments.habits import Habits
-    from atlas_tune.trajectory.store import write_trajectories
+    from atlas_tune.trajectory.store import Rejected, write_trajectories
 
+    try:
+        habits = Habits(look, slip, detour)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     env = make_environment(environment)
     chosen = first_tasks(env, split, tasks, parse_options(options))
     with ticking(f"collect {environment}") as tick:
@@ -37,12 +57,19 @@ def collect(
             env,
             chosen,
             seed=seed,
-            habits=Habits(look, slip, detour),
+            habits=habits,
             on_run=lambda done, of: tick(done, of, "runs"),
         )
+    failures = [
+        Rejected(task, 0, 0, f"no expert run: {why}") for task, why in collected.failures.items()
+    ]
+    tell_rejected(failures)
+    if not collected.trajectories:
+        raise AtlasError(
+            f"The expert solved none of the {len(chosen)} tasks, so there is nothing to write. "
+            "Choose other tasks with --set, or let the expert stray less."
+        )
     write_trajectories(output, collected.trajectories)
-    for task, why in collected.failures.items():
-        say(f"No run of {task}: {why}")
     summary = {
         "output": str(output),
         "trajectories": len(collected.trajectories),
@@ -50,13 +77,12 @@ def collect(
         "failed": len(collected.failures),
     }
     tell(summary, as_json, "{trajectories} trajectories with {steps} steps in {output}")
-    if collected.failures:
-        raise typer.Exit(3)
+    keep_rejected(output, failures)
 
 
 def import_(
     source: Annotated[Path, typer.Argument(help="A JSONL file, plain or .gz or .xz.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
+    output: Output,
     format_name: Annotated[
         str | None, typer.Option("--format", help="Force a format instead of detecting it.")
     ] = None,
@@ -64,7 +90,7 @@ def import_(
 ) -> None:
     """Import trajectories; records that cannot be read go to <output>.quarantine.jsonl."""
     from atlas_tune.trajectory.formats import read_file
-    from atlas_tune.trajectory.store import Rejected, write_quarantine, write_trajectories
+    from atlas_tune.trajectory.store import Rejected, write_trajectories
 
     rejected: list[Rejected] = []
     steps = 0
@@ -74,6 +100,12 @@ def import_(
         for trajectory in read_file(source, format_name, rejected.append):
             steps += len(trajectory.agent_steps)
             yield trajectory
+        tell_rejected(rejected)
+        if not steps:
+            write_rejected(output, rejected)
+            raise AtlasError(
+                f"{source} holds no trajectory that can be read, so {output} is not written."
+            )
 
     count = write_trajectories(output, counted())
     summary = {
@@ -83,29 +115,28 @@ def import_(
         "quarantined": len(rejected),
     }
     tell(summary, as_json, "{trajectories} trajectories with {steps} steps in {output}")
-    if rejected:
-        quarantine = output.with_name(output.name + ".quarantine.jsonl")
-        write_quarantine(quarantine, rejected)
-        for bad in rejected[:5]:
-            say(str(bad))
-        say(f"{len(rejected)} records could not be read; all of them with reasons: {quarantine}")
-        raise typer.Exit(3)
+    keep_rejected(output, rejected)
 
 
 def select(
     runs: Runs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The selection file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The selection file to write.", dir_okay=False)
+    ],
     selector: Annotated[str, typer.Option(help="Who says which steps are critical.")] = "replay",
     budget: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of a trajectory's steps.")
-    ] = 0.3,
+        float, typer.Option(help="Largest share of a trajectory's steps, above 0, at most 1.")
+    ] = PAPER_BUDGET,
     labels: Annotated[
         Path | None,
-        typer.Option(help="The labels sidecar.  [default: <output>.labels.jsonl]"),
+        typer.Option(help="The labels sidecar.  [default: <output>.labels.jsonl]", dir_okay=False),
     ] = None,
     of: Annotated[
         Path | None,
-        typer.Option(help="For complement and random: the selection they are held against."),
+        typer.Option(
+            help="For complement and random: the selection they are held against.",
+            dir_okay=False,
+        ),
     ] = None,
     options: Settings = None,
     as_json: Json = False,
@@ -115,11 +146,11 @@ def select(
     from atlas_tune.llm import AnswerLog
     from atlas_tune.select import Context, make_selector
     from atlas_tune.select.stage import select_steps
-    from atlas_tune.trajectory.store import read_selections
+    from atlas_tune.trajectory.store import Rejected, read_selections
 
-    if not budget:
-        raise UsageError("A budget of 0 selects nothing: give a share above 0, at most 1.")
-    sidecar = labels or output.with_name(output.name + ".labels.jsonl")
+    if not 0 < budget <= 1:
+        raise UsageError(f"A budget is a share of the steps above 0, at most 1, not {budget:g}.")
+    sidecar = labels or beside(output, ".labels.jsonl")
     built = make_selector(
         selector,
         parse_options(options),
@@ -140,8 +171,11 @@ def select(
             output,
             lambda done, of: tick(done, of, "trajectories"),
         )
-    for missing in unlabelled[:5]:
-        say(f"Trajectory {missing.trajectory_id[:12]} is unlabelled: {missing.reason}")
+    missing = [
+        Rejected(str(runs), 0, 0, f"unlabelled: {one.reason}", one.trajectory_id)
+        for one in unlabelled
+    ]
+    tell_rejected(missing)
     summary = {
         "output": str(output),
         "labels": str(sidecar),
@@ -151,31 +185,46 @@ def select(
         "unlabelled": [m.trajectory_id for m in unlabelled],
     }
     tell(summary, as_json, "{selected_steps} of {steps} steps selected in {output}")
-    if unlabelled or rejected:
-        raise typer.Exit(3)
+    keep_rejected(output, [*rejected, *missing])
 
 
 def export(
     runs: Runs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
+    output: Output,
     selection: Annotated[
-        Path | None, typer.Option(help="The selection; all steps carry loss without one.")
+        Path | None,
+        typer.Option(help="The selection; all steps carry loss without one.", dir_okay=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write trajectories as AgentGym's ShareGPT, with `loss` on the selected steps."""
+    from atlas_tune.trajectory import InvalidTrajectory
     from atlas_tune.trajectory.exports import agentgym
-    from atlas_tune.trajectory.store import read_selections, write_jsonl
+    from atlas_tune.trajectory.store import Rejected, write_jsonl
 
     trajectories, rejected = read_runs(runs)
-    chosen = None if selection is None else read_selections(selection)
-    kept = [t for t in trajectories if chosen is None or t.trajectory_id in chosen]
-    write_jsonl(
-        output,
-        (agentgym.write(t, None if chosen is None else chosen[t.trajectory_id]) for t in kept),
-    )
-    summary = {"output": str(output), "trajectories": len(kept)}
-    tell(summary, as_json, "{trajectories} trajectories in {output}")
+    chosen = None
+    if selection is not None:
+        chosen, strays = read_selection(selection, runs, trajectories)
+        rejected += strays
+    records: list[dict[str, Any]] = []
+    unfit: list[Rejected] = []
+    for trajectory in trajectories:
+        key = trajectory.trajectory_id
+        if chosen is None or key in chosen:
+            try:
+                records.append(agentgym.write(trajectory, chosen[key] if chosen else None))
+            except InvalidTrajectory as error:
+                unfit.append(Rejected(str(runs), 0, 0, str(error), key))
+    tell_rejected(unfit)
+    if not records:
+        raise AtlasError("AgentGym's format can hold none of the trajectories: nothing is written.")
+    write_jsonl(output, records)
+    summary = {
+        "output": str(output),
+        "trajectories": len(records),
+        "left_out": len(trajectories) - len(records),
+    }
+    tell(summary, as_json, "{trajectories} trajectories in {output}; {left_out} left out")
     say("AgentGym's own bc_trainer.py ignores `loss`; use a trainer that obeys it.")
-    if rejected:
-        raise typer.Exit(3)
+    keep_rejected(output, [*rejected, *unfit])

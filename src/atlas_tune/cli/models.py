@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from atlas_tune.cli.options import Json, Runs, Settings, parse_options, read_runs, tell
+from atlas_tune.agents.local_model import DEFAULT_MODEL, model_digest, resolve_model
+from atlas_tune.cli.options import (
+    Json,
+    Output,
+    Runs,
+    Settings,
+    keep_rejected,
+    parse_options,
+    read_runs,
+    read_selection,
+    tell,
+    tell_rejected,
+)
 from atlas_tune.errors import UsageError, nearest
-from atlas_tune.progress import say, ticking
+from atlas_tune.progress import ticking
 
-_PRECISIONS = ("float32", "bfloat16")
+Model = Annotated[str, typer.Option(help="A hub id, a directory, or a GGUF file.")]
 
 
 def tune(
     runs: Runs,
-    selection: Annotated[Path, typer.Option(help="The selection: which steps carry loss.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model directory.")],
-    model: Annotated[str, typer.Option(help="A hub id, a directory, or a GGUF file.")] = "",
+    selection: Annotated[
+        Path, typer.Option(help="The selection: which steps carry loss.", dir_okay=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The model directory.", file_okay=False)
+    ],
+    model: Model = DEFAULT_MODEL,
     seed: Annotated[int, typer.Option(help="Of the order of rows.")] = 0,
     options: Settings = None,
     as_json: Json = False,
@@ -27,24 +43,26 @@ def tune(
 
     Options of --set are those of the recipe's `tune`, such as learning_rate=1e-5.
     """
-    from atlas_tune.recipe import DEFAULT_MODEL
-    from atlas_tune.trajectory.store import read_selections
+    from atlas_tune.checked import checked
+    from atlas_tune.recipe import SEED_LIMIT
+    from atlas_tune.trajectory.store import Rejected
     from atlas_tune.tune.settings import TuneSettings
     from atlas_tune.tune.stage import tune_model
 
-    given = parse_options(options)
-    for key in given:
-        if key not in TuneSettings.model_fields:
-            raise UsageError(
-                f"There is no setting '{key}': {nearest(key, TuneSettings.model_fields)}"
-            )
+    if not 0 <= seed <= SEED_LIMIT:
+        raise UsageError(f"A seed is a whole number from 0 to {SEED_LIMIT}, not {seed}.")
+    try:
+        settings = checked(TuneSettings, parse_options(options))
+    except UsageError as error:
+        raise UsageError(f"--set: {error}") from error
     trajectories, rejected = read_runs(runs)
+    selections, strays = read_selection(selection, runs, trajectories)
     with ticking("tune") as tick:
         figures = tune_model(
-            model or DEFAULT_MODEL,
+            model,
             trajectories,
-            read_selections(selection),
-            TuneSettings.model_validate(given),
+            selections,
+            settings,
             output,
             seed,
             lambda step, of, loss: tick(step, of, f"steps, loss {loss:.3f}"),
@@ -53,18 +71,22 @@ def tune(
         {"output": str(output), **figures},
         as_json,
         "{rows} rows, {supervised_tokens} supervised of {tokens} tokens, "
-        "loss {first_loss:.3f} → {last_loss:.3f} in {seconds:.0f} s; model in {output}",
+        "loss {first_loss:.3f} → {last_loss:.3f} in {seconds:.0f} s; "
+        "{left_out} trajectories without a selected step left out; model in {output}",
     )
-    if rejected or figures["too_long"]:
-        for trajectory_id in figures["too_long"][:5]:
-            say(f"Trajectory {trajectory_id[:12]} has a row over max_tokens and was left out.")
-        raise typer.Exit(3)
+    reason = f"longer than {settings.max_tokens} tokens, so not trained"
+    too_long = [
+        Rejected(str(runs), 0, 0, reason, trajectory_id)
+        for trajectory_id in dict.fromkeys(figures["too_long"])
+    ]
+    tell_rejected(too_long)
+    keep_rejected(output, [*rejected, *strays, *too_long])
 
 
 def evaluate(
     environment: Annotated[str, typer.Option("--env", help="The environment.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The rollouts file.")],
-    model: Annotated[str, typer.Option(help="A hub id, a directory, or a GGUF file.")] = "",
+    output: Output,
+    model: Model = DEFAULT_MODEL,
     split: Annotated[str, typer.Option(help="The split of the tasks.")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 100,
     max_steps: Annotated[
@@ -82,17 +104,25 @@ def evaluate(
     from atlas_tune.environments import make_environment
     from atlas_tune.evaluate.rollouts import evaluate as run_evaluation
     from atlas_tune.evaluate.statistics import wilson_interval
-    from atlas_tune.recipe import DEFAULT_MODEL
+    from atlas_tune.trajectory.model import canonical_json
+    from atlas_tune.tune.settings import Precision
 
-    if precision not in _PRECISIONS:
-        raise UsageError(f"There is no precision '{precision}': {nearest(precision, _PRECISIONS)}")
+    if precision not in get_args(Precision):
+        known = nearest(precision, get_args(Precision))
+        raise UsageError(f"There is no precision '{precision}': {known}")
     env = make_environment(environment)
     chosen = first_tasks(env, split, tasks, parse_options(options))
+    place = resolve_model(model)
+    answers = {
+        "model": model_digest(place),
+        "max_new_tokens": max_new_tokens,
+        "precision": precision,
+    }
 
     def policy() -> Any:
         from atlas_tune.agents.local_policy import load_policy
 
-        return load_policy(model or DEFAULT_MODEL, max_new_tokens, precision)
+        return load_policy(place, max_new_tokens, precision)
 
     with ticking(f"evaluate on {environment}") as tick:
 
@@ -107,7 +137,8 @@ def evaluate(
             output,
             max_steps=max_steps or env.max_steps,
             batch_size=batch_size,
-            agent={"name": Path(model or DEFAULT_MODEL).name, "version": "unknown"},
+            agent={"name": Path(model).name, "version": "unknown"},
+            model=canonical_json(answers),
             on_turn=show,
         )
     successes = sum(r.success for r in rollouts)

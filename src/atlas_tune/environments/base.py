@@ -68,7 +68,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.action_space = gymnasium.spaces.Text(max_length=10_000)
 
     @abstractmethod
-    def tasks(self, split: str, **options: Any) -> Sequence[str]:
+    def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
         """All task ids of a split, in a fixed order; no id stands in two splits.
 
         ``options`` narrow the choice (a difficulty, a level); each environment documents its own.

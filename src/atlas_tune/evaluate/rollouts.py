@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atlas_tune.agents.policy import Policy
-from atlas_tune.agents.rollout import Episode, in_batches, run_policy
+from atlas_tune.agents.react import REPLY_FORMAT
+from atlas_tune.agents.rollout import PREFILL, Episode, in_batches, run_policy
 from atlas_tune.environments.base import TextEnv
+from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory, dump_trajectory
 from atlas_tune.trajectory.parse import parse_trajectory
 from atlas_tune.trajectory.store import append_jsonl, cut_torn_line, read_records, refuse
@@ -95,6 +98,7 @@ def evaluate(
     max_steps: int,
     batch_size: int,
     agent: dict[str, Any],
+    model: str,
     on_turn: Callable[[int, list[Episode]], None] = lambda done, episodes: None,
 ) -> list[Rollout]:
     """Run a policy on tasks and keep each result; what the file already holds is not run again.
@@ -112,9 +116,25 @@ def evaluate(
         max_steps: the step limit of an episode.
         batch_size: episodes that run at once.
         agent: name, version and model, as they go into the trajectories.
+        model: identifies the model and how it answers. With the limits, the prompt and the
+            environment it is kept beside the file, and rollouts of another one are not mixed in.
         on_turn: called after each turn with the tasks done before and the running episodes.
+
+    Raises:
+        AtlasError: the file holds rollouts of another model, limit or prompt.
     """
     task_ids = list(task_ids)
+    env = make_env()
+    _claim(
+        path,
+        {
+            "model": model,
+            "environment": env.name,
+            "opening": [env.instruction, REPLY_FORMAT, PREFILL],
+            "max_steps": max_steps,
+            "batch_size": batch_size,
+        },
+    )
     known = {rollout.task_id: rollout for rollout in read_rollouts(path)}
     acting: Policy | None = None
     for start, batch in enumerate(in_batches(task_ids, batch_size)):
@@ -131,3 +151,23 @@ def evaluate(
         append_jsonl(path, (dump_rollout(r) for r in fresh if r.task_id not in known))
         known.update((r.task_id, r) for r in fresh if r.task_id not in known)
     return [known[task] for task in task_ids]
+
+
+def settings_path(path: Path) -> Path:
+    """Where the settings of a file of rollouts are kept."""
+    return path.with_name(path.name + ".settings.json")
+
+
+def _claim(path: Path, settings: dict[str, Any]) -> None:
+    beside = settings_path(path)
+    if path.is_file() and beside.is_file():
+        found = json.loads(beside.read_text())
+        differing = sorted(key for key in settings if found.get(key) != settings[key])
+        if differing:
+            raise AtlasError(
+                f"{path} holds rollouts made with another {' and '.join(differing)}: choose "
+                "another file, or remove it."
+            )
+        return
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    beside.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")

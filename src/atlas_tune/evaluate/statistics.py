@@ -54,25 +54,27 @@ class PairedTest:
 
     @property
     def ties(self) -> int:
-        """Tasks on which both succeed or both fail."""
+        """Tasks on which the arms do not differ."""
         return self.tasks - self.wins - self.losses
 
 
 def exact_mcnemar(
-    arm: Mapping[str, bool], against: Mapping[str, bool], level: float = 0.05
+    arm: Mapping[str, float], against: Mapping[str, float], level: float = 0.05
 ) -> PairedTest:
     """McNemar's exact two-sided test (1947) of two arms' success by task id.
 
     Under no difference each discordant task is a fair coin, so the p-value is that of a binomial
-    test of wins among discordant tasks with probability one half.
+    test of wins among discordant tasks with probability one half. With several training seeds,
+    give each task's share of successes: the test is then the sign test over tasks, which counts
+    a task once however many seeds there are.
 
     Raises:
         ValueError: the arms were not evaluated on the same tasks.
     """
     if arm.keys() != against.keys():
         raise ValueError("a paired test needs both arms on the same tasks")
-    wins = sum(arm[task] and not against[task] for task in arm)
-    losses = sum(against[task] and not arm[task] for task in arm)
+    wins = sum(arm[task] > against[task] for task in arm)
+    losses = sum(against[task] > arm[task] for task in arm)
     discordant = wins + losses
     p_value = float(binomtest(wins, discordant, 0.5).pvalue) if discordant else 1.0
     verdict: Verdict = "cannot tell"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 
-from atlas_tune.report.results import CRITICAL, Example, ExampleStep
+from atlas_tune.report.results import Example, ExampleStep
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 
 EXAMPLES = 5
@@ -15,6 +15,7 @@ def examples(
     trajectories: Sequence[Trajectory],
     selections: Mapping[str, Mapping[str, Selection]],
     labels: Mapping[str, Mapping[str, Sequence[StepLabel]]],
+    proposed: str | None,
 ) -> tuple[Example, ...]:
     """The longest trajectories of each environment in turn: they have the most to choose from."""
     by_environment: dict[str, list[Trajectory]] = {}
@@ -29,7 +30,7 @@ def examples(
             task_id=t.task_id,
             reward=t.outcome.reward,
             success=t.outcome.success,
-            steps=tuple(_example_steps(t, selections, labels.get(CRITICAL, {}))),
+            steps=tuple(_example_steps(t, selections, labels.get(proposed or "", {}))),
         )
         for t in shown
     )

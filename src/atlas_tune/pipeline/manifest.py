@@ -13,21 +13,34 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.model import canonical_json
 
 
 class Manifest:
     """The file ``manifest.json`` of a run directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, circumstances: dict[str, Any] | None = None) -> None:
+        """``circumstances`` (command, machine) are kept with every stage that runs under them.
+
+        Raises:
+            AtlasError: the file is there and is not a manifest.
+        """
         self.directory = directory
+        self.circumstances = circumstances or {}
         self.path = directory / "manifest.json"
         self._record: dict[str, Any] = {"stages": {}, "hashes": {}}
         if self.path.is_file():
-            self._record = json.loads(self.path.read_text())
+            try:
+                self._record = json.loads(self.path.read_text())
+            except ValueError as error:
+                raise AtlasError(
+                    f"{self.path} is not JSON ({error}): remove it, and the run starts anew."
+                ) from error
 
     def stage(
         self,
@@ -65,9 +78,22 @@ class Manifest:
             "key": key,
             "outputs": {self._name(p): self.content_hash(p) for p in outputs if p.exists()},
             "returned": returned,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self.circumstances,
         }
         self._save()
         return True
+
+    def reopen(self, name: str) -> None:
+        """Let a stage that could not do all of its work run again next time, on what is there."""
+        self._record["stages"][name].pop("outputs")
+        self._save()
+
+    def latest(self) -> dict[str, Any]:
+        """The record of the stage that finished last."""
+        stages = self._record["stages"].values()
+        found: dict[str, Any] = max(stages, key=lambda entry: entry.get("finished_at", ""))
+        return found
 
     def returned(self, name: str) -> Any:
         """What a finished stage returned, as JSON values."""

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 
 from atlas_tune import __version__
+from atlas_tune.agents.local_model import model_origin
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "minigrid", "gymnasium", "numpy")
 
@@ -22,9 +23,14 @@ def machine() -> dict[str, str]:
     return {"processor": model, "cores": str(os.cpu_count()), "system": platform.system()}
 
 
-def versions(model: str) -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"atlas-tune": __version__, "python": platform.python_version(), "model": model}
+def versions(model: str, directory: str) -> dict[str, str]:
+    """Versions of what decides the numbers; ``directory`` is where the model was loaded from."""
+    origin = model_origin(directory)
+    found = {
+        "atlas-tune": __version__,
+        "python": platform.python_version(),
+        "model": f"{model}, {origin}" if origin else model,
+    }
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from atlas_tune.evaluate.statistics import bootstrap_mean, exact_mcnemar, wilson
 from atlas_tune.pipeline.examples import examples
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
-from atlas_tune.pipeline.provenance import machine, versions
+from atlas_tune.pipeline.provenance import versions
+from atlas_tune.pipeline.stages import DATA, evaluate_stage, select_stage, tune_stage
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
 from atlas_tune.report.results import (
+    CRITICAL,
     DECILES,
     UNTUNED,
     Arm,
@@ -38,7 +39,7 @@ from atlas_tune.trajectory.store import read_labels, read_lines, read_selections
 _REFERENCES = ("all", "random", "complement", "first", "last")
 """Selectors whose arms are there to be compared with."""
 
-Runs = dict[tuple[str, int | None, str], list[Rollout]]
+Rollouts = dict[tuple[str, int | None, str], list[Rollout]]
 """Rollouts by arm, seed and environment."""
 
 
@@ -47,12 +48,17 @@ def build_results(
     layout: Layout,
     manifest: Manifest,
     trajectories: Sequence[Trajectory],
-    command: str,
+    base: str,
 ) -> Results:
-    """Everything that the report of a finished run shows."""
+    """Everything that the report of a finished run shows.
+
+    Date, command and machine are those of the stage that finished last, so that a report written
+    again says what was measured when.
+    """
+    latest = manifest.latest()
     selections = {arm.name: read_selections(layout.selection(arm.name)) for arm in recipe.arms}
     labels = {arm.name: standing(read_labels(layout.labels(arm.name))) for arm in recipe.arms}
-    runs: Runs = {}
+    runs: Rollouts = {}
     seconds: dict[tuple[str, int | None, str], float] = {}
     models = [(arm.name, seed) for seed in recipe.seeds for arm in recipe.arms]
     untuned: list[tuple[str, int | None]] = [(UNTUNED, None)] if recipe.evaluate.untuned else []
@@ -60,22 +66,22 @@ def build_results(
         for where in recipe.evaluate.environments:
             place = (arm_name, seed, where.environment)
             runs[place] = read_rollouts(layout.rollouts(*place))
-            seconds[place] = manifest.returned(_evaluation(*place))["seconds"]
+            seconds[place] = manifest.returned(evaluate_stage(*place))["seconds"]
     tuned = [
         _arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
         for arm in recipe.arms
     ]
-    base = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
+    first = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
     return Results(
         name=recipe.name,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=latest["finished_at"],
         recipe=layout.recipe.read_text(encoding="utf-8"),
-        machine=machine(),
-        versions=versions(recipe.model),
-        command=command,
+        machine=latest["machine"],
+        versions=versions(recipe.model, base),
+        command=latest["command"],
         environments=tuple(_environment(where) for where in recipe.evaluate.environments),
-        data=_data(trajectories, manifest.returned("data")["seconds"]),
-        arms=(*base, *tuned),
+        data=_data(trajectories, manifest.returned(DATA)["seconds"]),
+        arms=(*first, *tuned),
         results=tuple(
             _result(*place, rollouts, seconds[place]) for place, rollouts in runs.items()
         ),
@@ -85,14 +91,16 @@ def build_results(
             for name, seed in models
         ),
         reward_per_step=_reward_curves(recipe, runs),
-        examples=examples(trajectories, selections, labels),
+        examples=examples(trajectories, selections, labels, _proposed(recipe)),
         notes=recipe.notes,
         quarantined=_quarantined(recipe, layout, manifest),
     )
 
 
-def _evaluation(arm: str, seed: int | None, environment: str) -> str:
-    return f"evaluate {arm}{'' if seed is None else f', seed {seed}'} on {environment}"
+def _proposed(recipe: Recipe) -> str | None:
+    """The arm whose labels the examples explain: ``critical``, or the first that is no control."""
+    names = [arm.name for arm in recipe.arms if arm.selector not in _REFERENCES]
+    return CRITICAL if CRITICAL in names else next(iter(names), None)
 
 
 def _environment(where: EvaluateOn) -> Environment:
@@ -112,14 +120,15 @@ def _data(trajectories: Sequence[Trajectory], seconds: Mapping[str, float]) -> t
     for name in names:
         of_it = [t for t in trajectories if (t.environment or "unknown") == name]
         steps = sum(len(t.agent_steps) for t in of_it)
+        known = [t.outcome.success for t in of_it if t.outcome.success is not None]
         rows.append(
             Data(
                 environment=name,
                 trajectories=len(of_it),
                 steps=steps,
-                collected_seconds=seconds.get(name, 0.0),
+                collected_seconds=seconds.get(name),
                 mean_steps=steps / len(of_it),
-                success_share=sum(bool(t.outcome.success) for t in of_it) / len(of_it),
+                success_share=sum(known) / len(known) if known else None,
             )
         )
     return tuple(rows)
@@ -145,7 +154,7 @@ def _arm(
             kinds[str(said.get(step_id) or "none")] += 1
             tenths[own.index(step_id) * DECILES // len(own)] += 1
     selected = sum(tenths)
-    figures = [manifest.returned(f"tune {arm.name}, seed {seed}") for seed in recipe.seeds]
+    figures = [manifest.returned(tune_stage(arm.name, seed)) for seed in recipe.seeds]
     return Arm(
         name=arm.name,
         selector=arm.selector,
@@ -193,20 +202,16 @@ def _result(
     )
 
 
-def _comparisons(recipe: Recipe, runs: Runs) -> tuple[Comparison, ...]:
+def _comparisons(recipe: Recipe, runs: Rollouts) -> tuple[Comparison, ...]:
     """Every tuned arm against each named arm, on the same tasks with the same seed."""
     compared = []
-    for against in recipe.evaluate.against:
+    for against in recipe.compared_against():
         for arm in recipe.arms:
             if arm.name == against:
                 continue
             for where in recipe.evaluate.environments:
-                ours: dict[str, bool] = {}
-                theirs: dict[str, bool] = {}
-                for seed in recipe.seeds:
-                    other = None if against == UNTUNED else seed
-                    ours |= _successes(runs[arm.name, seed, where.environment], seed)
-                    theirs |= _successes(runs[against, other, where.environment], seed)
+                ours = _success_by_task(runs, arm.name, where.environment)
+                theirs = _success_by_task(runs, against, where.environment)
                 test = exact_mcnemar(ours, theirs)
                 several = len(recipe.seeds) > 1
                 compared.append(
@@ -220,14 +225,20 @@ def _comparisons(recipe: Recipe, runs: Runs) -> tuple[Comparison, ...]:
                         ties=test.ties,
                         p_value=test.p_value,
                         verdict=test.verdict,
-                        note="tasks counted once per seed" if several else "",
+                        note="sign test over tasks, each the mean of its seeds" if several else "",
                     )
                 )
     return tuple(compared)
 
 
-def _successes(rollouts: Sequence[Rollout], seed: int) -> dict[str, bool]:
-    return {f"{r.task_id}#{seed}": r.success for r in rollouts}
+def _success_by_task(runs: Rollouts, arm: str, environment: str) -> dict[str, float]:
+    """Per task the share of the arm's models (one per seed) that solved it."""
+    found = [
+        {rollout.task_id: rollout.success for rollout in rollouts}
+        for (name, _, place), rollouts in runs.items()
+        if (name, place) == (arm, environment)
+    ]
+    return {task: sum(one[task] for one in found) / len(found) for task in found[0]}
 
 
 def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
@@ -239,7 +250,7 @@ def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
     return LossCurve(arm=arm, seed=seed, points=tuple(points))
 
 
-def _reward_curves(recipe: Recipe, runs: Runs) -> tuple[RewardCurve, ...]:
+def _reward_curves(recipe: Recipe, runs: Rollouts) -> tuple[RewardCurve, ...]:
     """Per environment and arm, over all seeds: the mean return collected by turn k."""
     curves = []
     for where in recipe.evaluate.environments:
@@ -269,11 +280,11 @@ def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Qu
         for bad in (line.value for line in read_lines(layout.quarantine, refuse))
     ]
     for arm in recipe.arms:
-        for missing in manifest.returned(f"select {arm.name}")["unlabelled"]:
+        for missing in manifest.returned(select_stage(arm.name))["unlabelled"]:
             place = f"{arm.name}, trajectory {missing['trajectory_id'][:12]}"
             found.append(Quarantined(place=place, reason=missing["reason"]))
         for seed in recipe.seeds:
-            for trajectory_id in manifest.returned(f"tune {arm.name}, seed {seed}")["too_long"]:
+            for trajectory_id in manifest.returned(tune_stage(arm.name, seed))["too_long"]:
                 place = f"{arm.name}, trajectory {trajectory_id[:12]}"
                 reason = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
                 found.append(Quarantined(place=place, reason=reason))

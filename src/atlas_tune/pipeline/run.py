@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from atlas_tune.agents.collect import collect_expert_runs, first_tasks
-from atlas_tune.agents.rollout import Episode
+from atlas_tune.agents.local_model import model_digest, resolve_model
+from atlas_tune.agents.react import REPLY_FORMAT
+from atlas_tune.agents.rollout import PREFILL, Episode
 from atlas_tune.environments import make_environment
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError
-from atlas_tune.evaluate.rollouts import evaluate
+from atlas_tune.evaluate.rollouts import evaluate, settings_path
 from atlas_tune.llm import AnswerLog
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
+from atlas_tune.pipeline.provenance import machine
 from atlas_tune.pipeline.results import build_results
+from atlas_tune.pipeline.stages import DATA, evaluate_stage, select_stage, tune_stage
 from atlas_tune.progress import say, ticking
 from atlas_tune.recipe import ArmSettings, Collect, EvaluateOn, Import, Recipe
 from atlas_tune.report import write_report
@@ -26,6 +32,7 @@ from atlas_tune.select import Context, make_selector
 from atlas_tune.select.stage import select_steps
 from atlas_tune.trajectory import Trajectory
 from atlas_tune.trajectory.formats import read_file
+from atlas_tune.trajectory.model import canonical_json
 from atlas_tune.trajectory.store import (
     Rejected,
     read_selections,
@@ -41,21 +48,49 @@ def run_recipe(recipe: Recipe, recipe_path: Path, directory: Path, command: str)
     Raises:
         AtlasError: a stage cannot go on; what is done stays done.
     """
-    run = _Run(recipe, Layout(directory), Manifest(directory))
+    # Every task is looked up before the first hour of work, so that a wrong option costs nothing.
+    places = [_Place.of(where) for where in recipe.evaluate.environments]
+    for source in recipe.data:
+        if isinstance(source, Collect):
+            _tasks(source.collect, source.split, source.tasks, source.options)
     directory.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(recipe_path, run.layout.recipe)
+    layout = Layout(directory)
+    if recipe_path.resolve() != layout.recipe.resolve():
+        shutil.copyfile(recipe_path, layout.recipe)
+    manifest = Manifest(directory, {"command": command, "machine": machine()})
+    run = _Run(recipe, layout, manifest)
     run.data()
     for arm in recipe.arms:
         run.select(arm)
     if recipe.evaluate.untuned:
-        for where in recipe.evaluate.environments:
-            run.evaluate(UNTUNED, None, where)
+        for place in places:
+            run.evaluate(UNTUNED, None, place)
     for seed in recipe.seeds:
         for arm in recipe.arms:
             run.tune(arm, seed)
-            for where in recipe.evaluate.environments:
-                run.evaluate(arm.name, seed, where)
-    return run.report(command)
+            for place in places:
+                run.evaluate(arm.name, seed, place)
+    results = build_results(recipe, layout, manifest, run.trajectories, run.base)
+    return write_report(results, layout.report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where models are evaluated: an environment, its tasks, its step limit."""
+
+    environment: str
+    tasks: tuple[str, ...]
+    max_steps: int
+
+    @classmethod
+    def of(cls, where: EvaluateOn) -> _Place:
+        tasks = _tasks(where.environment, where.split, where.tasks, where.options)
+        limit = where.max_steps or make_environment(where.environment).max_steps
+        return cls(where.environment, tasks, limit)
+
+
+def _tasks(environment: str, split: str, count: int, options: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(first_tasks(make_environment(environment), split, count, options))
 
 
 class _Run:
@@ -65,11 +100,21 @@ class _Run:
         self.recipe, self.layout, self.manifest = recipe, layout, manifest
         self.trajectories: list[Trajectory] = []
 
+    @cached_property
+    def base(self) -> str:
+        """The base model's directory, found once, so that all arms start from the same weights."""
+        return resolve_model(self.recipe.model)
+
+    @cached_property
+    def base_digest(self) -> str:
+        return model_digest(self.base)
+
     def _stage(
         self, name: str, settings: dict[str, Any], inputs: list[Path], outputs: list[Path], run: Any
     ) -> None:
         started = time.monotonic()
         if self.manifest.stage(name, settings, inputs, outputs, run):
+            gc.collect()  # models and optimisers hang in reference cycles
             say(f"✓ {name} ({time.monotonic() - started:.0f} s)")
         else:
             say(f"✓ {name} (done before)")
@@ -82,7 +127,7 @@ class _Run:
             if not file.is_file():
                 raise AtlasError(f"The recipe imports {file}, which does not exist.")
         self._stage(
-            "data",
+            DATA,
             {"sources": [source.model_dump(mode="json") for source in sources]},
             files,
             [self.layout.trajectories, self.layout.quarantine],
@@ -95,22 +140,21 @@ class _Run:
         rejected: list[Rejected] = []
         seconds: dict[str, float] = {}
         for source in self.recipe.data:
-            started = time.monotonic()
             if isinstance(source, Collect):
+                started = time.monotonic()
                 found, failed = _collect(source)
                 rejected += failed
-                place = source.collect
+                spent = seconds.get(source.collect, 0.0) + time.monotonic() - started
+                seconds[source.collect] = spent
             else:
                 found = list(read_file(source.path, source.format, rejected.append))
-                place = str(source.path)
             gathered.update((t.trajectory_id, t) for t in found)
-            seconds[place] = seconds.get(place, 0.0) + time.monotonic() - started
         if not gathered:
             reasons = "; ".join(str(bad) for bad in rejected[:3])
             raise AtlasError(f"The recipe's data give no trajectory: {reasons}.")
         write_trajectories(self.layout.trajectories, gathered.values())
         write_quarantine(self.layout.quarantine, rejected)
-        return {"seconds": seconds, "rejected": len(rejected)}
+        return {"seconds": seconds}
 
     def select(self, arm: ArmSettings) -> None:
         """Label the steps for an arm and choose those that carry loss."""
@@ -130,7 +174,7 @@ class _Run:
                 ),
             )
             with ticking(f"select {arm.name}") as tick:
-                _, unlabelled = select_steps(
+                chosen, unlabelled = select_steps(
                     self.trajectories,
                     selector,
                     share,
@@ -138,15 +182,23 @@ class _Run:
                     selection,
                     lambda done, of: tick(done, of, "trajectories"),
                 )
+            if not any(found.step_ids for found in chosen):
+                reasons = "; ".join(missing.reason for missing in unlabelled[:2])
+                raise AtlasError(f"The arm '{arm.name}' selects no step at all. {reasons}".strip())
             return {"unlabelled": [asdict(missing) for missing in unlabelled]}
 
+        name = select_stage(arm.name)
         self._stage(
-            f"select {arm.name}",
+            name,
             {"selector": arm.selector, "options": arm.options, "budget": share},
             [self.layout.trajectories, *other],
             [labels, selection],
             run,
         )
+        missing = self.manifest.returned(name)["unlabelled"]
+        if missing:
+            say(f"  {len(missing)} trajectories could not be labelled; the next run tries again.")
+            self.manifest.reopen(name)
 
     def tune(self, arm: ArmSettings, seed: int) -> None:
         """Tune the base model on an arm's steps."""
@@ -158,7 +210,7 @@ class _Run:
             selections = read_selections(self.layout.selection(arm.name))
             with ticking(f"tune {arm.name}, seed {seed}") as tick:
                 return tune_model(
-                    self.recipe.model,
+                    self.base,
                     self.trajectories,
                     selections,
                     self.recipe.tune,
@@ -168,66 +220,63 @@ class _Run:
                 )
 
         self._stage(
-            f"tune {arm.name}, seed {seed}",
-            {"model": self.recipe.model, "tune": self.recipe.tune.model_dump(), "seed": seed},
+            tune_stage(arm.name, seed),
+            {"model": self.base_digest, "tune": self.recipe.tune.model_dump(), "seed": seed},
             [self.layout.trajectories, self.layout.selection(arm.name)],
             [directory],
             run,
         )
 
-    def evaluate(self, arm: str, seed: int | None, where: EvaluateOn) -> None:
+    def evaluate(self, arm: str, seed: int | None, place: _Place) -> None:
         """Let a model act on tasks of one environment."""
-        path = self.layout.rollouts(arm, seed, where.environment)
-        model = self.recipe.model if seed is None else str(self.layout.model(arm, seed))
+        path = self.layout.rollouts(arm, seed, place.environment)
+        model = self.base if seed is None else str(self.layout.model(arm, seed))
         settings = self.recipe.evaluate
-        env = make_environment(where.environment)
-        tasks = first_tasks(env, where.split, where.tasks, where.options)
-        max_steps = where.max_steps or env.max_steps
+        answers = {
+            "model": self.base_digest if seed is None else model_digest(model),
+            "max_new_tokens": settings.max_new_tokens,
+            "precision": settings.precision,
+        }
 
         def run() -> dict[str, Any]:
             from atlas_tune.agents.local_policy import load_policy
 
             started = time.monotonic()
-            with ticking(f"evaluate {arm} on {where.environment}") as tick:
+            with ticking(f"evaluate {arm} on {place.environment}") as tick:
 
                 def show(done: int, episodes: list[Episode]) -> None:
                     ended = done + sum(e.ended for e in episodes)
                     won = sum(e.success for e in episodes)
                     turn = max(len(e.turns) for e in episodes)
-                    tick(ended, len(tasks), f"tasks ended, {won} solved, turn {turn}")
+                    tick(ended, len(place.tasks), f"tasks ended, {won} solved, turn {turn}")
 
                 evaluate(
-                    lambda: make_environment(where.environment),
-                    tasks,
+                    lambda: make_environment(place.environment),
+                    place.tasks,
                     lambda: load_policy(model, settings.max_new_tokens, settings.precision),
                     path,
-                    max_steps=max_steps,
+                    max_steps=place.max_steps,
                     batch_size=settings.batch_size,
                     agent={"name": arm, "version": str(seed), "model_name": self.recipe.model},
+                    model=canonical_json(answers),
                     on_turn=show,
                 )
-            return {"seconds": time.monotonic() - started, "tasks": list(tasks)}
+            return {"seconds": time.monotonic() - started}
 
+        env = make_environment(place.environment)
         self._stage(
-            f"evaluate {arm}{'' if seed is None else f', seed {seed}'} on {where.environment}",
+            evaluate_stage(arm, seed, place.environment),
             {
-                "model": self.recipe.model,
-                "tasks": list(tasks),
-                "max_steps": max_steps,
+                **answers,
+                "tasks": list(place.tasks),
+                "max_steps": place.max_steps,
                 "batch_size": settings.batch_size,
-                "max_new_tokens": settings.max_new_tokens,
-                "precision": settings.precision,
-                "instruction": env.instruction,
+                "opening": [env.instruction, REPLY_FORMAT, PREFILL],
             },
-            [] if seed is None else [self.layout.model(arm, seed)],
-            [path],
+            [],
+            [path, settings_path(path)],
             run,
         )
-
-    def report(self, command: str) -> Path:
-        """Write results.json and the report."""
-        results = build_results(self.recipe, self.layout, self.manifest, self.trajectories, command)
-        return write_report(results, self.layout.report)
 
 
 def _collect(source: Collect) -> tuple[list[Trajectory], list[Rejected]]:

@@ -64,9 +64,11 @@ class Data(_Value):
     trajectories: Count
     steps: Count
     """Agent steps that may be trained."""
-    collected_seconds: Seconds
+    collected_seconds: Seconds | None = None
+    """None where the trajectories were imported."""
     mean_steps: float
-    success_share: Share
+    success_share: Share | None = None
+    """Among the trajectories whose outcome is known; None where none is."""
 
 
 class Training(_Value):
@@ -75,7 +77,7 @@ class Training(_Value):
     optimiser_steps: Count
     rows: Count
     tokens: Count
-    """Tokens that entered the model in one pass over the rows."""
+    """Tokens that entered the model, over all epochs."""
     tokens_before_tail_cut: Count
     supervised_tokens: Count
     seconds: Seconds

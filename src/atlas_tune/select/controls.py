@@ -76,6 +76,8 @@ class RandomSteps(Alone):
         self._other = None if other is None else _by_id(other)
         self.version = f"1+seed={seed}"
         if self._other is not None:
+            # The other arm sets the number; the common budget must not cut it again.
+            self.share = 1.0
             self.version += f",other={_fingerprint(self._other.values())}"
 
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
@@ -112,6 +114,7 @@ class ComplementSteps(Alone):
     """
 
     name = "complement"
+    share: float | None = 1.0
 
     def __init__(self, other: Iterable[Selection], seed: int = 0) -> None:
         self.seed = seed

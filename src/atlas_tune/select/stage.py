@@ -9,7 +9,12 @@ from atlas_tune.select.base import Selector
 from atlas_tune.select.labelling import Unlabelled, label_all
 from atlas_tune.select.selecting import choose_all
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
-from atlas_tune.trajectory.store import append_labels, read_labels, write_selections
+from atlas_tune.trajectory.store import (
+    append_labels,
+    cut_torn_line,
+    read_labels,
+    write_selections,
+)
 
 
 def select_steps(
@@ -36,6 +41,7 @@ def select_steps(
     Raises:
         AtlasError: nothing more can be labelled.
     """
+    cut_torn_line(labels)
     done = list(read_labels(labels)) if labels.is_file() else []
     fresh = 0
 

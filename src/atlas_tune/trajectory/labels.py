@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from atlas_tune.trajectory.fields import Number, an_object, typed
 from atlas_tune.trajectory.model import InvalidTrajectory, canonical_json
 
 
@@ -25,6 +26,9 @@ class Kind(StrEnum):
     CRITICAL_ACTION = "critical_action"
     SELF_CORRECTION = "self_correction"
     NONE = "none"
+
+
+_KINDS = tuple(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +87,43 @@ def parse_label(record: Any) -> StepLabel:
     Raises:
         InvalidTrajectory: a field is missing, unknown or of the wrong type.
     """
-    if not isinstance(record, dict):
-        raise InvalidTrajectory(f"a label is a JSON object, found {type(record).__name__}")
-    try:
-        fields = dict(record)
-        kind = fields.pop("kind")
-        return StepLabel(
-            kind=None if kind is None else Kind(kind),
-            source=LabelSource(**fields.pop("source")),
-            **fields,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidTrajectory(f"not a step label: {error}") from error
+    record = an_object(
+        record,
+        "label",
+        "trajectory_id step_id kind source score reason quote created_at supersedes",
+    )
+    if "kind" not in record:
+        raise InvalidTrajectory("label has no 'kind'; null is a scored step without one")
+    return StepLabel(
+        trajectory_id=typed(record, "trajectory_id", str, "label", required=True),
+        step_id=typed(record, "step_id", int, "label", required=True),
+        kind=_parse_kind(typed(record, "kind", str, "label")),
+        source=_parse_source(typed(record, "source", dict, "label", required=True)),
+        score=typed(record, "score", Number, "label"),
+        reason=typed(record, "reason", str, "label"),
+        quote=typed(record, "quote", str, "label"),
+        created_at=typed(record, "created_at", str, "label") or "",
+        supersedes=typed(record, "supersedes", str, "label"),
+    )
+
+
+def _parse_kind(name: str | None) -> Kind | None:
+    if name is not None and name not in _KINDS:
+        raise InvalidTrajectory(f"label has kind '{name}'; known: {', '.join(_KINDS)}, null")
+    return None if name is None else Kind(name)
+
+
+def _parse_source(record: dict[str, Any]) -> LabelSource:
+    where = "label source"
+    an_object(record, where, "name version model prompt_hash run_id")
+    version = typed(record, "version", str, where)
+    return LabelSource(
+        name=typed(record, "name", str, where, required=True),
+        version="1" if version is None else version,
+        model=typed(record, "model", str, where),
+        prompt_hash=typed(record, "prompt_hash", str, where),
+        run_id=typed(record, "run_id", str, where),
+    )
 
 
 def standing(labels: Iterable[StepLabel]) -> dict[str, list[StepLabel]]:

@@ -1,13 +1,12 @@
-"""Reading the ATIF document that :func:`atlas_tune.trajectory.model.dump_trajectory` writes.
-
-Strict on purpose: a field that is unknown here would be lost, so it is refused by name.
-"""
+"""Reading the ATIF document that :func:`atlas_tune.trajectory.model.dump_trajectory` writes."""
 
 from __future__ import annotations
 
 from typing import Any, get_args
 
+from atlas_tune.trajectory.fields import Number, an_object, typed
 from atlas_tune.trajectory.model import (
+    SCHEMA_VERSION,
     InvalidTrajectory,
     Observation,
     ObservationResult,
@@ -29,23 +28,21 @@ def parse_trajectory(record: Any) -> Trajectory:
         InvalidTrajectory: a field is missing, unknown or of the wrong type, or the content does
             not match its ``trajectory_id``.
     """
-    if not isinstance(record, dict):
-        raise InvalidTrajectory(f"a trajectory is a JSON object, found {_kind(record)}")
-    _only_known(
+    record = an_object(
         record,
         "trajectory",
         "schema_version trajectory_id session_id agent steps notes final_metrics extra",
     )
-    steps = _typed(record, "steps", list, "trajectory", required=True)
+    steps = typed(record, "steps", list, "trajectory", required=True)
     trajectory = Trajectory(
-        trajectory_id=_typed(record, "trajectory_id", str, "trajectory", required=True),
+        trajectory_id=typed(record, "trajectory_id", str, "trajectory", required=True),
         steps=tuple(_parse_step(step, index) for index, step in enumerate(steps, start=1)),
-        agent=_typed(record, "agent", dict, "trajectory", required=True),
-        session_id=_typed(record, "session_id", str, "trajectory"),
-        notes=_typed(record, "notes", str, "trajectory"),
-        final_metrics=_typed(record, "final_metrics", dict, "trajectory"),
-        extra=_typed(record, "extra", dict, "trajectory"),
-        schema_version=_typed(record, "schema_version", str, "trajectory", required=True),
+        agent=typed(record, "agent", dict, "trajectory", required=True),
+        session_id=typed(record, "session_id", str, "trajectory"),
+        notes=typed(record, "notes", str, "trajectory"),
+        final_metrics=typed(record, "final_metrics", dict, "trajectory"),
+        extra=_parse_extra(typed(record, "extra", dict, "trajectory")),
+        schema_version=_parse_version(record),
     )
     check_steps(trajectory)
     if content_id(trajectory) != trajectory.trajectory_id:
@@ -56,83 +53,77 @@ def parse_trajectory(record: Any) -> Trajectory:
     return trajectory
 
 
+def _parse_version(record: dict[str, Any]) -> str:
+    version: str = typed(record, "schema_version", str, "trajectory", required=True)
+    if not version.startswith("ATIF"):
+        raise InvalidTrajectory(
+            f"trajectory has schema_version '{version}', which is not ATIF, "
+            f"for example {SCHEMA_VERSION}"
+        )
+    return version
+
+
+def _parse_extra(extra: dict[str, Any] | None) -> dict[str, Any] | None:
+    """``extra`` as it is: ATIF leaves it open, so only the fields that we give a meaning count."""
+    if extra is None:
+        return None
+    typed(extra, "environment", str, "extra")
+    typed(extra, "task_id", str, "extra")
+    outcome = typed(extra, "outcome", dict, "extra") or {}
+    typed(outcome, "reward", Number, "extra.outcome")
+    typed(outcome, "success", bool, "extra.outcome")
+    return extra
+
+
 def _parse_step(record: Any, index: int) -> Step:
     where = f"step {index}"
-    if not isinstance(record, dict):
-        raise InvalidTrajectory(f"{where} is {_kind(record)}, not a JSON object")
-    _only_known(
+    record = an_object(
         record,
         where,
         "step_id timestamp source model_name message reasoning_content tool_calls observation "
         "metrics is_copied_context extra",
     )
-    source = _typed(record, "source", str, where, required=True)
+    source = typed(record, "source", str, where, required=True)
     if source not in _SOURCES:
         raise InvalidTrajectory(f"{where} has source '{source}'; known: {', '.join(_SOURCES)}")
     return Step(
-        step_id=_typed(record, "step_id", int, where, required=True),
+        step_id=typed(record, "step_id", int, where, required=True),
         source=source,
-        message=_typed(record, "message", str, where, required=True),
-        reasoning_content=_typed(record, "reasoning_content", str, where),
+        message=typed(record, "message", str, where, required=True),
+        reasoning_content=typed(record, "reasoning_content", str, where),
         tool_calls=tuple(
-            _parse_call(call, where) for call in _typed(record, "tool_calls", list, where) or ()
+            _parse_call(call, f"{where}, tool call")
+            for call in typed(record, "tool_calls", list, where) or ()
         ),
-        observation=_parse_observation(_typed(record, "observation", dict, where), where),
-        is_copied_context=bool(_typed(record, "is_copied_context", bool, where)),
-        timestamp=_typed(record, "timestamp", str, where),
-        model_name=_typed(record, "model_name", str, where),
-        metrics=_typed(record, "metrics", dict, where),
-        extra=_typed(record, "extra", dict, where),
+        observation=_parse_observation(typed(record, "observation", dict, where), where),
+        is_copied_context=bool(typed(record, "is_copied_context", bool, where)),
+        timestamp=typed(record, "timestamp", str, where),
+        model_name=typed(record, "model_name", str, where),
+        metrics=typed(record, "metrics", dict, where),
+        extra=typed(record, "extra", dict, where),
     )
 
 
 def _parse_call(record: Any, where: str) -> ToolCall:
-    if not isinstance(record, dict):
-        raise InvalidTrajectory(f"{where} has a tool call that is {_kind(record)}")
-    _only_known(record, f"{where}, tool call", "tool_call_id function_name arguments")
+    record = an_object(record, where, "tool_call_id function_name arguments")
     return ToolCall(
-        _typed(record, "tool_call_id", str, f"{where}, tool call", required=True),
-        _typed(record, "function_name", str, f"{where}, tool call", required=True),
-        _typed(record, "arguments", dict, f"{where}, tool call", required=True),
+        typed(record, "tool_call_id", str, where, required=True),
+        typed(record, "function_name", str, where, required=True),
+        typed(record, "arguments", dict, where, required=True),
     )
 
 
 def _parse_observation(record: dict[str, Any] | None, where: str) -> Observation | None:
     if record is None:
         return None
-    results = _typed(record, "results", list, f"{where}, observation", required=True)
-    parsed = []
-    for result in results:
-        if not isinstance(result, dict):
-            raise InvalidTrajectory(f"{where} has an observation result that is {_kind(result)}")
-        _only_known(result, f"{where}, observation result", "source_call_id content")
-        parsed.append(
-            ObservationResult(
-                _typed(result, "content", str, f"{where}, observation result"),
-                _typed(result, "source_call_id", str, f"{where}, observation result"),
-            )
-        )
-    return Observation(tuple(parsed))
+    results = typed(record, "results", list, f"{where}, observation", required=True)
+    return Observation(
+        tuple(_parse_result(result, f"{where}, observation result") for result in results)
+    )
 
 
-def _typed(
-    record: dict[str, Any], key: str, kind: type, where: str, *, required: bool = False
-) -> Any:
-    value = record.get(key)
-    if value is None:
-        if required:
-            raise InvalidTrajectory(f"{where} has no '{key}'")
-        return None
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidTrajectory(f"{where} has '{key}' as {_kind(value)}, not {kind.__name__}")
-    return value
-
-
-def _only_known(record: dict[str, Any], where: str, known: str) -> None:
-    unknown = sorted(set(record) - set(known.split()))
-    if unknown:
-        raise InvalidTrajectory(f"{where} has unknown field '{unknown[0]}'; known: {known}")
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
+def _parse_result(record: Any, where: str) -> ObservationResult:
+    record = an_object(record, where, "source_call_id content")
+    return ObservationResult(
+        typed(record, "content", str, where), typed(record, "source_call_id", str, where)
+    )

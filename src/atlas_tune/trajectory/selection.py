@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atlas_tune.trajectory.fields import an_object, called, typed
 from atlas_tune.trajectory.labels import Kind, StepLabel
 from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory
 
@@ -92,16 +93,20 @@ def parse_selection(record: Any) -> Selection:
     """The selection of a JSON object.
 
     Raises:
-        InvalidTrajectory: the object is not a selection.
+        InvalidTrajectory: a field is missing, unknown or of the wrong type.
     """
-    try:
-        return Selection(record["trajectory_id"], tuple(record["step_ids"]), record["rule"])
-    except (KeyError, TypeError) as error:
-        raise InvalidTrajectory(f"not a selection: {error}") from error
-
-
-def share_selected(trajectories: Iterable[Trajectory], selections: Iterable[Selection]) -> float:
-    """Selected steps over all agent steps, between 0 and 1."""
-    chosen = sum(len(selection.step_ids) for selection in selections)
-    total = sum(len(trajectory.agent_steps) for trajectory in trajectories)
-    return chosen / total if total else 0.0
+    where = "selection"
+    record = an_object(record, where, "trajectory_id step_ids rule")
+    step_ids = typed(record, "step_ids", list, where, required=True)
+    for step_id in step_ids:
+        if not isinstance(step_id, int) or isinstance(step_id, bool):
+            raise InvalidTrajectory(
+                f"{where} has a step id that is {called(step_id)}, not a whole number"
+            )
+    if len(set(step_ids)) < len(step_ids):
+        raise InvalidTrajectory(f"{where} names a step twice: {step_ids}")
+    return Selection(
+        trajectory_id=typed(record, "trajectory_id", str, where, required=True),
+        step_ids=tuple(step_ids),
+        rule=typed(record, "rule", str, where, required=True),
+    )

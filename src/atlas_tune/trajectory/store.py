@@ -10,7 +10,9 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,15 +34,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that could not be used: where it stands and why."""
+    """Something that could not be used: where it stands and why.
+
+    What was a good record and was left out later is told by its ``trajectory_id``, with line 0.
+    ``byte_offset`` counts the bytes of the text, also where the file is compressed.
+    """
 
     file: str
     line: int
     byte_offset: int
     reason: str
+    trajectory_id: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
+        line = f", line {self.line}" if self.line else ""
+        trajectory = f", trajectory {self.trajectory_id[:12]}" if self.trajectory_id else ""
+        return f"{self.file}{line}{trajectory}: {self.reason}"
 
 
 class BadRecord(AtlasError):
@@ -77,26 +86,57 @@ def read_lines(path: Path, reject: Callable[[Rejected], None]) -> Iterator[Line]
     Handles a byte order mark, CRLF and a truncated last line. ``NaN`` and ``Infinity`` are
     refused, because they are not JSON.
     """
-    offset = 0
+    for number, offset, raw in _raw_lines(path, reject):
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        text = text.strip(b" \t\r\n")
+        if not text:
+            continue
+        try:
+            value = json.loads(
+                text.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+            )
+        except (ValueError, RecursionError) as error:
+            cut = "" if raw.endswith(b"\n") else " (the file ends in the middle of this line)"
+            reason = f"not JSON: {error or 'nested too deeply'}{cut}"
+            reject(Rejected(str(path), number, offset, reason))
+            continue
+        yield Line(number, offset, value)
+
+
+_DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+"""What decompression raises: nothing after that point can be read."""
+
+
+def _raw_lines(path: Path, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, int, bytes]]:
+    """Number, byte offset and bytes of every line, as far as a compressed file is whole."""
+    number, offset = 1, 0
     with open_bytes(path) as stream:
-        for number, raw in enumerate(stream, start=1):
-            start, offset = offset, offset + len(raw)
-            text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            text = text.strip(b" \t\r\n")
-            if not text:
-                continue
+        while True:
             try:
-                value = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
-                cut = "" if raw.endswith(b"\n") else " (the file ends in the middle of this line)"
-                reason = f"not JSON: {error or 'nested too deeply'}{cut}"
-                reject(Rejected(str(path), number, start, reason))
-                continue
-            yield Line(number, start, value)
+                raw = stream.readline()
+            except _DAMAGE as error:
+                reason = (
+                    f"the compressed file is damaged or cut off here ({error}), so this line and "
+                    "what follows cannot be read: get the file again"
+                )
+                reject(Rejected(str(path), number, offset, reason))
+                return
+            if not raw:
+                return
+            yield number, offset, raw
+            number, offset = number + 1, offset + len(raw)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    """A number; one that overflows to infinity could not be written as JSON again."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def read_records(
@@ -106,8 +146,10 @@ def read_records(
     for line in read_lines(path, reject):
         try:
             yield parse(line.value)
-        except InvalidTrajectory as error:
-            reject(Rejected(str(path), line.number, line.byte_offset, str(error)))
+        except (InvalidTrajectory, RecursionError) as error:
+            # Deep nesting that the parser still bore can be too deep for what computes the id.
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            reject(Rejected(str(path), line.number, line.byte_offset, reason))
 
 
 def read_trajectories(
@@ -164,7 +206,8 @@ def append_labels(path: Path, labels: Iterable[StepLabel]) -> None:
 
 def write_quarantine(path: Path, rejected: Iterable[Rejected]) -> int:
     """Write the list of rejected records; returns how many there are."""
-    return write_jsonl(path, (asdict(r) for r in rejected))
+    records = (asdict(one) for one in rejected)
+    return write_jsonl(path, ({k: v for k, v in r.items() if v is not None} for r in records))
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
@@ -172,11 +215,15 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="ascii", newline="\n") as stream:
-        for record in records:
-            stream.write(canonical_json(record) + "\n")
-            count += 1
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="ascii", newline="\n") as stream:
+            for record in records:
+                stream.write(canonical_json(record) + "\n")
+                count += 1
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return count
 
 

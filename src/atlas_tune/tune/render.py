@@ -196,13 +196,9 @@ def _verify(
     turn_text: str,
 ) -> None:
     """Check by decoding that a span is the step's text and its end-of-turn token."""
-    decoded = str(
-        tokenizer.decode(
-            list(ids[span.start : span.end]),
-            skip_special_tokens=False,
-            clean_up_tokenization_spaces=False,
-        )
-    )
+    # Decoded behind what comes before it: some tokenizers drop a leading space of a text.
+    before = _decode(tokenizer, ids[: span.start])
+    decoded = _decode(tokenizer, ids[: span.end])[len(before) :]
     message = next(s for s in trajectory.steps if s.step_id == span.step_id).message
     exact = turn_text.startswith(decoded) and not turn_text[len(decoded) :].strip()
     if not exact or message.strip() not in decoded:
@@ -211,3 +207,9 @@ def _verify(
             f"decode to {decoded!r}, which is not the step's text with its end of turn "
             f"{turn_text!r}. This tokenizer cannot be masked exactly."
         )
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    )

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Precision = Literal["float32", "bfloat16"]
+"""The arithmetic of a model's forward and backward pass."""
+
 
 class LoraSettings(BaseModel):
     """Low-rank adapters (peft) instead of full fine-tuning."""
@@ -45,11 +48,11 @@ class TuneSettings(BaseModel):
     """The most tokens, padding included, that run at once; bounds memory, changes no gradient."""
     max_tokens: int = Field(8192, ge=2)
     """Longer rows (after the tail cut) are left out and listed; nothing is trimmed silently."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """Arithmetic of the forward and backward pass; weights and optimiser stay in float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     lora: LoraSettings | None = None
     """Tune low-rank adapters instead of all weights."""
-    checkpoint_minutes: float = Field(2.0, gt=0)
+    checkpoint_minutes: float = Field(5.0, gt=0)
     """How often a checkpoint is written, so that a killed run loses at most this much."""

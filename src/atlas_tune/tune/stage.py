@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas_tune.agents.local_model import load_model, load_tokenizer
+from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Selection, Trajectory
 from atlas_tune.tune.render import Row, render_rows
@@ -54,5 +54,14 @@ def tune_model(
             f"selected step and {len(too_long)} rows are longer than {settings.max_tokens} "
             "tokens. Widen the selection or raise max_tokens."
         )
-    figures = train(load_model(model), tokenizer, rows, settings, directory, seed, on_step)
+    figures = train(
+        load_model(model),
+        tokenizer,
+        rows,
+        settings,
+        directory,
+        seed,
+        on_step,
+        base=model_digest(model),
+    )
     return {**figures, "left_out": left_out, "too_long": too_long}

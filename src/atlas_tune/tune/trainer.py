@@ -8,11 +8,14 @@ step.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +34,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from atlas_tune.errors import AtlasError
+from atlas_tune.trajectory.model import canonical_json
 from atlas_tune.tune.batches import OptimiserStep, plan_steps
 from atlas_tune.tune.loss import supervised_loss_sum
 from atlas_tune.tune.render import IGNORED, Row
@@ -86,6 +90,11 @@ class SparseTrainer(Trainer):
                 loss = supervised_loss_sum(model, micro["input_ids"], micro["labels"]) / supervised
             self.accelerator.backward(loss)
             total += loss.detach()
+        if not torch.isfinite(total):
+            raise AtlasError(
+                f"The loss became {float(total)} at optimiser step {self.state.global_step + 1}: "
+                "lower learning_rate, or set precision to float32."
+            )
         return total
 
     def _precision(self) -> Any:
@@ -107,7 +116,7 @@ class SparseTrainer(Trainer):
         return DataLoader(dataset, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])
 
 
-class _Record(TrainerCallback):
+class _Watch(TrainerCallback):
     """Writes metrics.jsonl, saves by the clock, and reports progress."""
 
     def __init__(
@@ -146,8 +155,12 @@ def train(
     directory: Path,
     seed: int,
     on_step: Callable[[int, int, float], None] = lambda step, of, loss: None,
+    base: str = "",
 ) -> dict[str, Any]:
     """Tune a model on rows and save it as safetensors in ``directory``; resumes where it was.
+
+    ``training.json`` in the directory names what was asked for and, when all is done, the
+    figures. The same call then returns them at once; another one is refused.
 
     Args:
         model: the base model; it is changed.
@@ -157,15 +170,25 @@ def train(
         directory: gets the weights, ``metrics.jsonl`` and, while running, ``checkpoints/``.
         seed: of the order of rows, of dropout and of the adapters' first values.
         on_step: called after each optimiser step with (step, steps in all, loss).
+        base: identifies the base model, so that a training is not resumed from another one.
 
     Returns:
         Figures of the run: optimiser steps, tokens, supervised tokens, seconds, last loss.
 
     Raises:
-        AtlasError: there is nothing to train on.
+        AtlasError: there is nothing to train on, the directory holds another training, the loss
+            is not a number, or this process is one of several (``torchrun``).
     """
     if not rows:
         raise AtlasError("There is no row to train on: the selection is empty.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise AtlasError("Training runs in one process on one device: start it without torchrun.")
+    record = _Record(directory / "training.json", _training_key(rows, settings, seed, base))
+    checkpoints = directory / "checkpoints"
+    figures = record.open()
+    if figures is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return figures
     set_seed(seed)
     if settings.lora is not None:
         model = _with_adapters(model, settings.lora)
@@ -176,29 +199,33 @@ def train(
         tokens_per_microbatch=settings.tokens_per_microbatch,
         seed=seed,
     )
-    checkpoints = directory / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=len(plan),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup_ratio * len(plan)),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        activation_checkpointing=settings.gradient_checkpointing,
+        logging_steps=1,
+        # Left on, it would log a loss that is not a number as zero.
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        save_total_limit=1,
+        report_to=[],
+        seed=seed,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    # Several GPUs in one process would be wrapped in DataParallel, which splits nothing here.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer = SparseTrainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(checkpoints),
-            max_steps=len(plan),
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=1,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            warmup_steps=round(settings.warmup_ratio * len(plan)),
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            optim="adamw_torch_fused",
-            activation_checkpointing=settings.gradient_checkpointing,
-            logging_steps=1,
-            save_strategy="no",
-            save_total_limit=1,
-            report_to=[],
-            seed=seed,
-            disable_tqdm=True,
-            remove_unused_columns=False,
-        ),
+        args=arguments,
         train_dataset=_StepsDataset(rows, plan, tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
     )
@@ -206,14 +233,13 @@ def train(
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     directory.mkdir(parents=True, exist_ok=True)
-    trainer.add_callback(_Record(directory / "metrics.jsonl", settings.checkpoint_minutes, on_step))
+    trainer.add_callback(_Watch(directory / "metrics.jsonl", settings.checkpoint_minutes, on_step))
     trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     used = [index for step in plan for micro in step for index in micro]
-    return {
+    figures = {
         "optimiser_steps": len(plan),
         "rows": len(rows),
         "tokens": sum(len(rows[i].input_ids) for i in used),
@@ -223,6 +249,47 @@ def train(
         "first_loss": history[0]["loss"],
         "last_loss": history[-1]["loss"],
     }
+    record.close(figures)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return figures
+
+
+class _Record:
+    """The file ``training.json``: what a directory's training was asked for, and its figures."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+
+    def open(self) -> dict[str, Any] | None:
+        """Claim the directory for this training; returns the figures if it is done already."""
+        if not self.path.is_file():
+            self._write(None)
+            return None
+        found = json.loads(self.path.read_text())
+        if found["key"] != self.key:
+            raise AtlasError(
+                f"{self.path.parent} holds another training (other rows, settings, seed or base "
+                "model): remove the directory, or choose another one."
+            )
+        figures: dict[str, Any] | None = found["figures"]
+        return figures
+
+    def close(self, figures: dict[str, Any]) -> None:
+        """Keep the figures: the training is done."""
+        self._write(figures)
+
+    def _write(self, figures: dict[str, Any] | None) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({"key": self.key, "figures": figures}, indent=1) + "\n")
+        os.replace(partial, self.path)
+
+
+def _training_key(rows: Sequence[Row], settings: TuneSettings, seed: int, base: str) -> str:
+    """A hash of all that decides the weights."""
+    decisive = settings.model_dump(exclude={"checkpoint_minutes"})
+    parts = [[asdict(row) for row in rows], decisive, seed, base]
+    return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:

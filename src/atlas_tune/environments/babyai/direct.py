@@ -17,6 +17,9 @@ MAX_TURNS = 100
 WORTH_WALKING = 3
 """Cells by which going to some thing must bring us nearer, to take the place of single steps."""
 
+NAMED_AT_MOST = 8
+"""How many things in view a thought names."""
+
 _SINGLE = {LEFT: "turn left", RIGHT: "turn right", FORWARD: "move forward"}
 _AFOOT = {LEFT: "I turn left.", RIGHT: "I turn right.", FORWARD: "I walk on."}
 
@@ -69,6 +72,12 @@ class DirectExpert:
             if verb == "go to" and not is_target(self._thing(cell), left)
             if self._aim("go to", cell)
         ]
+
+    def in_view(self) -> str:
+        """What is in view, in words, nearest first."""
+        names = list(dict.fromkeys(thing.name for thing in self._env.view.objects))
+        more = ", …" if len(names) > NAMED_AT_MOST else ""
+        return f"In view: {', '.join(names[:NAMED_AT_MOST]) or 'nothing'}{more}."
 
     def target(self) -> str:
         """What is needed next, in words."""

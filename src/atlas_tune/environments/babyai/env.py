@@ -6,37 +6,33 @@ letter, so that its recorded runs make sense here (docs/environments/babyai.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import gymnasium
 
 from atlas_tune.environments.babyai.levels import (
     LEVELS,
-    TEST_SEEDS,
-    TRAIN_SEEDS,
+    Level,
     find_level,
     grid_world,
     parse_task,
+    seeds_of,
     task_id,
 )
 from atlas_tune.environments.babyai.menu import CHECK, NO_CHANGE, NOT_RECOGNISED, Menu, menu_of
 from atlas_tune.environments.babyai.view import View, describe, look
 from atlas_tune.environments.base import Expert, TextEnv
 from atlas_tune.environments.habits import Habits
-from atlas_tune.errors import UsageError
+from atlas_tune.errors import UsageError, nearest
 
-INSTRUCTION = f"""You are in a grid of rooms and have a goal. Each turn you see what is in front \
-of you and take one action:
-- turn left, turn right, move forward
-- go to <object> <id>
-- pickup <object> <id>
-- drop
-- go through <open door> <id>
-- toggle and go through <closed or locked door> <id> (a locked door needs its color's key in hand)
-- toggle: open the door right in front of you
-- {CHECK}
-Name objects and doors with their ids, as you see them: go to red ball 1."""
+INSTRUCTION = (
+    "Reach the goal in a grid of rooms. Take one action a turn: turn left, turn right, move "
+    "forward, go to OBJECT ID, pickup OBJECT ID, drop, toggle (a door right in front), go through "
+    "DOOR ID, toggle and go through DOOR ID (a locked door needs the key of its color), "
+    f"{CHECK}. For example: go to red ball 1."
+)
 
 
 class BabyAI(TextEnv):
@@ -63,21 +59,21 @@ class BabyAI(TextEnv):
         self._success = False
         self._on_move: Callable[[int], None] | None = None
 
-    def tasks(
-        self, split: str, levels: Iterable[str] | None = None, **options: Any
-    ) -> Sequence[str]:
-        """Seeds 0 to 278 for train, 1000 to 1499 for test, of all levels or of ``levels``.
+    def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
+        """Seeds 0 to 278 for train; for test those of 1000 to 1499 that bring a new world.
 
-        The order is seed by seed, so that the first tasks hold every level equally often.
+        The one option is ``levels``, a name or a list of names; without it, all levels. They take
+        turns, so that the first tasks hold every level equally often.
         """
         self.check_split(split)
-        if options:
-            raise UsageError(
-                f"BabyAI knows no option '{next(iter(options))}' of its tasks; it knows levels."
-            )
-        chosen = [find_level(name) for name in (LEVELS if levels is None else levels)]
-        seeds = TRAIN_SEEDS if split == "train" else TEST_SEEDS
-        return [task_id(level, seed) for seed in seeds for level in chosen]
+        for option in options:
+            if option != "levels":
+                raise UsageError(
+                    f"babyai has no task option '{option}': {nearest(option, ['levels'])}"
+                )
+        chosen = _levels(options["levels"]) if "levels" in options else LEVELS.values()
+        named = [[task_id(level, seed) for seed in seeds_of(level, split)] for level in chosen]
+        return [task for turn in zip_longest(*named) for task in turn if task is not None]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -159,3 +155,14 @@ class BabyAI(TextEnv):
 
     def _info(self, *, valid: bool) -> dict[str, Any]:
         return {"success": self._success, "valid": valid}
+
+
+def _levels(names: object) -> list[Level]:
+    """The levels of a name or of a list of names, each once."""
+    listed = [names] if isinstance(names, str) else names
+    if not (isinstance(listed, Sequence) and listed and all(isinstance(n, str) for n in listed)):
+        raise UsageError(
+            "babyai's task option 'levels' is the name of a level or a list of names, such as "
+            f"['GoToRedBall', 'PickupLoc'], not {names!r}."
+        )
+    return [find_level(name) for name in dict.fromkeys(listed)]

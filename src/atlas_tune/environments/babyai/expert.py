@@ -65,9 +65,12 @@ class BabyAIExpert:
             self._habits_left -= len(self._pending) == 1
             return self._pending.popleft()
         self._just_strayed = False
+        # Naming what is in view comes before deciding: a small student that copies the names can
+        # tell whether its goal is among them; one that jumps to the decision cannot.
+        seen = self._direct.in_view()
         turn = self._direct.turn()
         remark, self._remark = self._remark, ""
-        return replace(turn, thought=f"{remark} {turn.thought}".strip())
+        return replace(turn, thought=f"{remark} {seen} {turn.thought}".strip())
 
     def _stray(self) -> list[Turn]:
         """The turns of a habit, where one shows on this occasion."""
@@ -93,14 +96,14 @@ class BabyAIExpert:
         ]
 
     def _slip(self, pick: random.Random) -> list[Turn]:
-        turn = self._direct.turn()
+        seen, turn = self._direct.in_view(), self._direct.turn()
         strangers = self._direct.strangers()
         if turn.action.startswith(("go to", "pickup")) and strangers and pick.random() < 0.5:
             name, action = pick.choice(strangers)
             self._remark = f"That was a mistake: I need {self._direct.target()}, not the {name}."
-            return [Turn(f"I see the {name}. I go to it.", action)]
+            return [Turn(f"{seen} I see the {name}. I go to it.", action)]
         self._remark = "That did not work."
-        return [replace(turn, action=_misworded(turn.action))]
+        return [Turn(f"{seen} {turn.thought}", _misworded(turn.action))]
 
     def _detour(self, pick: random.Random) -> list[Turn]:
         strangers = self._direct.strangers()

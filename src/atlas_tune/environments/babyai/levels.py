@@ -7,9 +7,13 @@ forty levels, seed by seed: its task n is level ``n % 40 + 1`` of the forty with
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from atlas_tune.errors import UsageError, nearest
@@ -17,6 +21,9 @@ from atlas_tune.errors import UsageError, nearest
 TRAIN_SEEDS = range(279)
 """AgentGym's training runs hold the seeds 0 to 278 of every level."""
 TEST_SEEDS = range(1000, 1500)
+"""Of these a level leaves out the ones that repeat a world: see :func:`seeds_of`."""
+REPEATED_SEEDS = "repeated_seeds.json"
+"""The file in this package that holds them, level by level; ``repeats.py`` writes it."""
 
 _AGENTGYM_LEVELS = 40
 _OUR_ID = re.compile(r"babyai/([A-Za-z0-9]+)/(0|[1-9][0-9]{0,8})")
@@ -104,6 +111,18 @@ def find_level(name: str) -> Level:
     return LEVELS[name]
 
 
+@cache
+def seeds_of(level: Level, split: str) -> Sequence[int]:
+    """The seeds of a level's tasks in a split.
+
+    For test, without the seeds whose world is that of a train seed or of an earlier test seed.
+    """
+    if split == "train":
+        return TRAIN_SEEDS
+    repeated = set(_repeated_seeds()[level.name])
+    return tuple(seed for seed in TEST_SEEDS if seed not in repeated)
+
+
 def grid_world(level: Level) -> Any:
     """minigrid's environment of a level, bare: none of Gymnasium's wrappers, no rendering.
 
@@ -119,3 +138,10 @@ def grid_world(level: Level) -> Any:
     generator = importlib.import_module("minigrid.envs.babyai.core.roomgrid_level")
     generator.print = lambda *_: None  # type: ignore[attr-defined]
     return gymnasium.make(level.gym_id, disable_env_checker=True).unwrapped
+
+
+@cache
+def _repeated_seeds() -> dict[str, list[int]]:
+    text = files(__package__).joinpath(REPEATED_SEEDS).read_text(encoding="utf-8")
+    repeated: dict[str, list[int]] = json.loads(text)
+    return repeated

@@ -45,12 +45,13 @@ class TextCraft(TextEnv):
         self._task: Task | None = None
         self._world: World | None = None
 
-    def tasks(self, split: str, **options: Any) -> Sequence[str]:
+    def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
         """Task ids of a split: each goal once, in shuffled order, then each goal varied.
 
         Options, all whole numbers: ``depth`` (1 to 4) keeps goals of that depth; ``commands``
-        (8) is the number of commands shown, more where a goal needs more; ``actions`` (14) keeps
-        goals that so many actions solve; ``variants`` (4) is the number of tasks for each goal.
+        (8; 40 at most) is the number of commands shown, more where a goal needs more; ``actions``
+        (14) keeps goals that so many actions solve; ``variants`` (4) is the number of tasks for
+        each goal.
         """
         self.check_split(split)
         for option, value in options.items():
@@ -61,6 +62,11 @@ class TextCraft(TextEnv):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(
                     f"textcraft's task option '{option}' is a whole number from 1, not {value!r}."
+                )
+            if option == "commands" and value > catalogue.MAX_COMMANDS:
+                raise UsageError(
+                    "textcraft's task option 'commands' is a whole number from 1 to "
+                    f"{catalogue.MAX_COMMANDS}, not {value}: no task shows more."
                 )
         return catalogue.list_tasks(split, **options)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from atlas_tune.errors import UsageError
 from atlas_tune.llm import AnswerLog, ChatClient, RequestRefused, request_key
 from atlas_tune.select.base import CannotLabel
 from atlas_tune.select.oracle.answer import OracleAnswer, Unusable, read_answer, response_format
@@ -20,9 +22,13 @@ from atlas_tune.trajectory import (
     Trajectory,
     budget_steps,
 )
+from atlas_tune.trajectory.model import canonical_json
 
 ATTEMPTS = 2
 """One question, and one more with the reason why the first answer could not be used."""
+
+_TAKEN = ("model", "messages", "temperature", "max_tokens")
+"""Fields of a request that ``params`` may not set: each has its option, or is the question."""
 
 
 class OracleOptions(BaseModel):
@@ -50,6 +56,27 @@ class OracleOptions(BaseModel):
     """Seconds to wait for one answer."""
     retries: int = Field(6, ge=0)
     """How often a rate-limited, failing or unreachable server is asked again."""
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _params_are_json(cls, params: Any) -> Any:
+        if not isinstance(params, dict):
+            return params
+        for name in params:
+            if not isinstance(name, str):
+                raise UsageError(
+                    f"The oracle's params need texts as names, not {name!r}: put it in quotes."
+                )
+            if name in _TAKEN:
+                raise UsageError(
+                    f"The oracle's params may not set '{name}': the question does, or the "
+                    "oracle's own option of that name."
+                )
+        try:
+            canonical_json(params)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"The oracle's params go into JSON, and {error}.") from error
+        return params
 
 
 class OracleSelector:
@@ -87,10 +114,13 @@ class OracleSelector:
 
     @property
     def version(self) -> str:
-        """The budget is part of the question, and with the temperature of what decides labels."""
+        """What decides the answer besides model and prompt: the budget, which is in the question,
+        and the request's settings at its server. How patiently it is asked has no part in it."""
         temperature = self.options.temperature
         sampling = "" if temperature is None else f",temperature={temperature:g}"
-        return f"1+budget={self._share:g}{sampling}"
+        request = {"base_url": self.options.base_url.rstrip("/"), **self._params}
+        digest = hashlib.sha256(canonical_json(request).encode("ascii")).hexdigest()
+        return f"1+budget={self._share:g}{sampling},request={digest[:8]}"
 
     @property
     def source(self) -> LabelSource:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atlas_tune.trajectory.fields import typed
 from atlas_tune.trajectory.messages import from_messages
 from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory
 
@@ -31,7 +32,8 @@ def read(record: Any) -> Trajectory:
         raise InvalidTrajectory("an AgentGym record is an object with a list 'conversations'")
     turns = record["conversations"]
     for index, turn in enumerate(turns):
-        if not isinstance(turn, dict) or turn.get("from") not in _ROLE:
+        speaker = turn.get("from") if isinstance(turn, dict) else None
+        if not isinstance(speaker, str) or speaker not in _ROLE:
             raise InvalidTrajectory(
                 f"conversations[{index}] needs 'from' as one of {', '.join(_ROLE)}"
             )
@@ -39,7 +41,7 @@ def read(record: Any) -> Trajectory:
             raise InvalidTrajectory(f"conversations[{index}] needs a text in 'value'")
     messages = [{"role": _ROLE[turn["from"]], "content": turn["value"]} for turn in turns]
     copied = [turn["from"] == "gpt" and turn.get("loss") is not True for turn in turns]
-    item_id = record.get("item_id")
+    item_id = typed(record, "item_id", (int, str), "an AgentGym record")
     return Trajectory.create(
         from_messages(messages, copied),
         environment=None if item_id is None else str(item_id).rpartition("_")[0] or None,
