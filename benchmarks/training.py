@@ -17,17 +17,19 @@ import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from atlas_tune.agents.collect import collect_expert_runs, first_tasks
-from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer
+from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer, resolve_model
 from atlas_tune.environments import make_environment
 from atlas_tune.environments.habits import Habits
 from atlas_tune.pipeline.provenance import machine, versions
 from atlas_tune.select import Context, make_selector, select
+from atlas_tune.trajectory import Trajectory
 from atlas_tune.tune.loss import supervised_loss_sum
 from atlas_tune.tune.render import IGNORED, Row, render_rows
 from atlas_tune.tune.trainer import collate
@@ -54,7 +56,7 @@ def plain_step(model: PreTrainedModel, rows: list[Row]) -> float:
             batch["labels"][:, 1:].flatten(),
             ignore_index=IGNORED,
         )
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
@@ -64,7 +66,7 @@ def sparse_step(model: PreTrainedModel, rows: list[Row]) -> float:
     supervised = sum(row.supervised for row in rows)
     with autocast(model):
         loss = supervised_loss_sum(model, batch["input_ids"], batch["labels"]) / supervised
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
@@ -76,7 +78,7 @@ def uncut(row: Row, whole_ids: tuple[int, ...]) -> Row:
 def make_batches(model: str, trajectories: int) -> list[tuple[list[Row], list[Row]]]:
     """Batches of four trajectories, half of each environment: cut, and whole."""
     tokenizer = load_tokenizer(model)
-    runs = []
+    runs: list[Trajectory] = []
     for name in ("textcraft", "babyai"):
         env = make_environment(name)
         tasks = first_tasks(env, "train", trajectories // 2, {})
@@ -122,12 +124,12 @@ def main() -> None:
             print(f"round {round_number}: plain {totals['plain']:.1f} s, "
                   f"sparse {totals['sparse']:.1f} s", flush=True)  # fmt: skip
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    record = {
+    record: dict[str, Any] = {
         "benchmark": "training",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["benchmarks/training.py", *sys.argv[1:]]),
         "machine": machine(),
-        "versions": versions(options.model),
+        "versions": versions(options.model, resolve_model(options.model)),
         "trajectories": sum(len(cut) for cut, _ in batches),
         "tokens_plain": sum(len(r.input_ids) for _, whole in batches for r in whole),
         "tokens_sparse": sum(len(r.input_ids) for cut, _ in batches for r in cut),
