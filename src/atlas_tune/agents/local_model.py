@@ -95,7 +95,9 @@ def model_digest(model: str) -> str:
     place = Path(resolve_model(model))
     digest = hashlib.sha256()
     for path in sorted(place.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
+        # training.json holds how long a training took, which decides no answer.
+        decisive = path.suffix in (".safetensors", ".json", ".jinja", ".model")
+        if decisive and path.name != "training.json":
             digest.update(path.name.encode())
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -123,7 +123,9 @@ def select(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The selection file to write.", dir_okay=False)
     ],
-    selector: Annotated[str, typer.Option(help="Who says which steps are critical.")] = "replay",
+    selector: Annotated[
+        str, typer.Option(help="all, complement, first, last, oracle, random or replay.")
+    ] = "replay",
     budget: Annotated[
         float, typer.Option(help="Largest share of a trajectory's steps, above 0, at most 1.")
     ] = PAPER_BUDGET,

@@ -8,14 +8,12 @@ step.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,9 +32,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from atlas_tune.errors import AtlasError
-from atlas_tune.trajectory.model import canonical_json
 from atlas_tune.tune.batches import OptimiserStep, plan_steps
 from atlas_tune.tune.loss import supervised_loss_sum
+from atlas_tune.tune.record import TrainingRecord, training_key
 from atlas_tune.tune.render import IGNORED, Row
 from atlas_tune.tune.settings import LoraSettings, TuneSettings
 
@@ -183,7 +181,7 @@ def train(
         raise AtlasError("There is no row to train on: the selection is empty.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise AtlasError("Training runs in one process on one device: start it without torchrun.")
-    record = _Record(directory / "training.json", _training_key(rows, settings, seed, base))
+    record = TrainingRecord(directory / "training.json", training_key(rows, settings, seed, base))
     checkpoints = directory / "checkpoints"
     figures = record.open()
     if figures is not None:
@@ -252,44 +250,6 @@ def train(
     record.close(figures)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return figures
-
-
-class _Record:
-    """The file ``training.json``: what a directory's training was asked for, and its figures."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-
-    def open(self) -> dict[str, Any] | None:
-        """Claim the directory for this training; returns the figures if it is done already."""
-        if not self.path.is_file():
-            self._write(None)
-            return None
-        found = json.loads(self.path.read_text())
-        if found["key"] != self.key:
-            raise AtlasError(
-                f"{self.path.parent} holds another training (other rows, settings, seed or base "
-                "model): remove the directory, or choose another one."
-            )
-        figures: dict[str, Any] | None = found["figures"]
-        return figures
-
-    def close(self, figures: dict[str, Any]) -> None:
-        """Keep the figures: the training is done."""
-        self._write(figures)
-
-    def _write(self, figures: dict[str, Any] | None) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps({"key": self.key, "figures": figures}, indent=1) + "\n")
-        os.replace(partial, self.path)
-
-
-def _training_key(rows: Sequence[Row], settings: TuneSettings, seed: int, base: str) -> str:
-    """A hash of all that decides the weights."""
-    decisive = settings.model_dump(exclude={"checkpoint_minutes"})
-    parts = [[asdict(row) for row in rows], decisive, seed, base]
-    return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:
