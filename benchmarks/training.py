@@ -76,7 +76,7 @@ def uncut(row: Row, whole_ids: tuple[int, ...]) -> Row:
 
 
 def make_batches(model: str, trajectories: int) -> list[tuple[list[Row], list[Row]]]:
-    """Batches of four trajectories, half of each environment: cut, and whole."""
+    """Batches of four trajectories: cut, and whole to the end of the agent's last step."""
     tokenizer = load_tokenizer(model)
     runs: list[Trajectory] = []
     for name in ("textcraft", "babyai"):

@@ -21,7 +21,6 @@ from atlas_tune.trajectory import PAPER_BUDGET
 from atlas_tune.trajectory.formats import FORMATS
 from atlas_tune.tune.settings import Precision, TuneSettings
 
-"""Arithmetic of an acting model."""
 SEED_LIMIT = 2**32 - 1
 """The largest training seed: numpy takes no larger one, and none below 0."""
 _HABITS = Habits()

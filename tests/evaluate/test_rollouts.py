@@ -2,7 +2,7 @@ import pytest
 
 from agents.corridor import Corridor
 from atlas_tune.errors import AtlasError
-from atlas_tune.evaluate.rollouts import evaluate, read_rollouts
+from atlas_tune.evaluate.rollouts import evaluate, read_rollouts, settings_path
 
 TASKS = ["corridor/1", "corridor/2", "corridor/3", "corridor/4", "corridor/9"]
 
@@ -29,7 +29,7 @@ def run(path, policy, tasks=TASKS, model="m", max_steps=5):
         max_steps=max_steps,
         batch_size=2,
         agent={"name": "walking", "version": "1"},
-        model=model,
+        model={"model": model},
     )
 
 
@@ -63,6 +63,14 @@ def test_rollouts_of_another_model_or_limit_are_not_mixed_in(tmp_path, change, n
         run(path, Walking, **change)
     path.unlink()
     run(path, Walking, **change)
+
+
+def test_rollouts_of_unknown_making_are_not_gone_on_with(tmp_path):
+    path = tmp_path / "rollouts.jsonl"
+    run(path, Walking)
+    settings_path(path).unlink()
+    with pytest.raises(AtlasError, match="says how they were made, is gone"):
+        run(path, Walking)
 
 
 def test_a_killed_evaluation_goes_on_with_whole_batches(tmp_path):

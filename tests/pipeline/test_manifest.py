@@ -54,6 +54,22 @@ def test_a_lost_or_edited_output_is_made_again(stage):
     assert (stage.runs, stage.target.read_text()) == (3, "11")
 
 
+@pytest.mark.parametrize(("appended", "left"), [(False, False), (True, True)])
+def test_what_was_edited_after_the_stage_is_not_gone_on_with(stage, appended, left):
+    stage.go()
+    stage.target.write_text("edited")
+    found = []
+    Manifest(stage.directory).stage(
+        "s",
+        {},
+        [stage.source],
+        [stage.target],
+        lambda: found.append(stage.target.exists()),
+        appended=[stage.target] if appended else [],
+    )
+    assert found == [left]
+
+
 def test_a_reopened_stage_goes_on_with_what_is_there(stage):
     stage.go()
     manifest = Manifest(stage.directory)

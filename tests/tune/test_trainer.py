@@ -64,6 +64,8 @@ def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(tmp_pa
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
     assert tuned(tmp_path, on_step=lambda *_: pytest.fail("it is done"))[0] == figures
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    (tmp_path / "model.safetensors").unlink()
+    tuned(tmp_path)
     with pytest.raises(AtlasError, match="holds another training"):
         tuned(tmp_path, seed=1)
     with pytest.raises(AtlasError, match="holds another training"):

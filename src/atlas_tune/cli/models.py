@@ -104,7 +104,6 @@ def evaluate(
     from atlas_tune.environments import make_environment
     from atlas_tune.evaluate.rollouts import evaluate as run_evaluation
     from atlas_tune.evaluate.statistics import wilson_interval
-    from atlas_tune.trajectory.model import canonical_json
     from atlas_tune.tune.settings import Precision
 
     if precision not in get_args(Precision):
@@ -138,7 +137,7 @@ def evaluate(
             max_steps=max_steps or env.max_steps,
             batch_size=batch_size,
             agent={"name": Path(model).name, "version": "unknown"},
-            model=canonical_json(answers),
+            model=answers,
             on_turn=show,
         )
     successes = sum(r.success for r in rollouts)

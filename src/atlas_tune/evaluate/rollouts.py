@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,13 @@ from atlas_tune.environments.base import TextEnv
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory, dump_trajectory
 from atlas_tune.trajectory.parse import parse_trajectory
-from atlas_tune.trajectory.store import append_jsonl, cut_torn_line, read_records, refuse
+from atlas_tune.trajectory.store import (
+    append_jsonl,
+    cut_torn_line,
+    read_records,
+    refuse,
+    write_jsonl,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ def evaluate(
     max_steps: int,
     batch_size: int,
     agent: dict[str, Any],
-    model: str,
+    model: Mapping[str, Any],
     on_turn: Callable[[int, list[Episode]], None] = lambda done, episodes: None,
 ) -> list[Rollout]:
     """Run a policy on tasks and keep each result; what the file already holds is not run again.
@@ -116,19 +122,20 @@ def evaluate(
         max_steps: the step limit of an episode.
         batch_size: episodes that run at once.
         agent: name, version and model, as they go into the trajectories.
-        model: identifies the model and how it answers. With the limits, the prompt and the
-            environment it is kept beside the file, and rollouts of another one are not mixed in.
+        model: identifies the model and how it answers, as JSON values. With the limits, the prompt
+            and the environment it is kept beside the file, and rollouts of another one are not
+            mixed in.
         on_turn: called after each turn with the tasks done before and the running episodes.
 
     Raises:
-        AtlasError: the file holds rollouts of another model, limit or prompt.
+        AtlasError: the file holds rollouts of another or of an unknown model, limit or prompt.
     """
     task_ids = list(task_ids)
     env = make_env()
     _claim(
         path,
         {
-            "model": model,
+            **model,
             "environment": env.name,
             "opening": [env.instruction, REPLY_FORMAT, PREFILL],
             "max_steps": max_steps,
@@ -160,14 +167,18 @@ def settings_path(path: Path) -> Path:
 
 def _claim(path: Path, settings: dict[str, Any]) -> None:
     beside = settings_path(path)
-    if path.is_file() and beside.is_file():
-        found = json.loads(beside.read_text())
-        differing = sorted(key for key in settings if found.get(key) != settings[key])
-        if differing:
-            raise AtlasError(
-                f"{path} holds rollouts made with another {' and '.join(differing)}: choose "
-                "another file, or remove it."
-            )
+    if not path.is_file():
+        write_jsonl(beside, [settings])
         return
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    if not beside.is_file():
+        raise AtlasError(
+            f"{path} holds rollouts, but {beside.name}, which says how they were made, is gone: "
+            "choose another file, or remove it."
+        )
+    found = json.loads(beside.read_text())
+    differing = sorted(key for key in settings if found.get(key) != settings[key])
+    if differing:
+        raise AtlasError(
+            f"{path} holds rollouts made with another {' and '.join(differing)}: choose "
+            "another file, or remove it."
+        )

@@ -49,6 +49,7 @@ class Manifest:
         inputs: Sequence[Path],
         outputs: Sequence[Path],
         run: Callable[[], Any],
+        appended: Sequence[Path] = (),
     ) -> bool:
         """Run a stage unless it is done; returns whether it ran.
 
@@ -59,6 +60,8 @@ class Manifest:
             outputs: files or directories that it writes; removed first if its key has changed.
             run: does the work; may find its own unfinished outputs and go on with them.
                 What it returns is kept and can be had from :meth:`returned`.
+            appended: outputs to which people may add (corrected labels). Any other output of a
+                finished stage that is no longer what the stage wrote is removed and made again.
         """
         key = hashlib.sha256(
             canonical_json([settings, [self.content_hash(path) for path in inputs]]).encode("ascii")
@@ -68,6 +71,10 @@ class Manifest:
             found = {self._name(p): self.content_hash(p) for p in outputs if p.exists()}
             if found == entry["outputs"]:
                 return False
+            for path in outputs:
+                name = self._name(path)
+                if path not in appended and found.get(name) != entry["outputs"].get(name):
+                    remove(path)
         if entry.get("key") != key:
             for path in outputs:
                 remove(path)

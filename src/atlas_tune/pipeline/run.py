@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,6 @@ from atlas_tune.select import Context, make_selector
 from atlas_tune.select.stage import select_steps
 from atlas_tune.trajectory import Trajectory
 from atlas_tune.trajectory.formats import read_file
-from atlas_tune.trajectory.model import canonical_json
 from atlas_tune.trajectory.store import (
     Rejected,
     read_selections,
@@ -110,10 +110,16 @@ class _Run:
         return model_digest(self.base)
 
     def _stage(
-        self, name: str, settings: dict[str, Any], inputs: list[Path], outputs: list[Path], run: Any
+        self,
+        name: str,
+        settings: dict[str, Any],
+        inputs: list[Path],
+        outputs: list[Path],
+        run: Callable[[], dict[str, Any]],
+        appended: Sequence[Path] = (),
     ) -> None:
         started = time.monotonic()
-        if self.manifest.stage(name, settings, inputs, outputs, run):
+        if self.manifest.stage(name, settings, inputs, outputs, run, appended):
             gc.collect()  # models and optimisers hang in reference cycles
             say(f"✓ {name} ({time.monotonic() - started:.0f} s)")
         else:
@@ -194,6 +200,7 @@ class _Run:
             [self.layout.trajectories, *other],
             [labels, selection],
             run,
+            appended=[labels],
         )
         missing = self.manifest.returned(name)["unlabelled"]
         if missing:
@@ -258,7 +265,7 @@ class _Run:
                     max_steps=place.max_steps,
                     batch_size=settings.batch_size,
                     agent={"name": arm, "version": str(seed), "model_name": self.recipe.model},
-                    model=canonical_json(answers),
+                    model=answers,
                     on_turn=show,
                 )
             return {"seconds": time.monotonic() - started}

@@ -166,10 +166,9 @@ def read_trajectories(
 def read_labels(path: Path) -> Iterator[StepLabel]:
     """The labels of a sidecar, in the order in which they were made.
 
-    A last line that was cut off by a kill is skipped: its label was never handed over.
-
     Raises:
-        BadRecord: another line is bad.
+        BadRecord: a line is bad. Half a line that a kill left at the end is one: see
+            :func:`cut_torn_line`.
     """
     return read_records(path, parse_label, refuse)
 

@@ -23,7 +23,10 @@ class TrainingRecord:
         self.path, self.key = path, key
 
     def open(self) -> dict[str, Any] | None:
-        """Claim the directory for this training; returns the figures if it is done already."""
+        """Claim the directory for this training; returns the figures if it is done already.
+
+        Figures without weights are not enough: somebody removed them, so they are made again.
+        """
         if not self.path.is_file():
             self._write(None)
             return None
@@ -34,7 +37,7 @@ class TrainingRecord:
                 "model): remove the directory, or choose another one."
             )
         figures: dict[str, Any] | None = found["figures"]
-        return figures
+        return figures if any(self.path.parent.glob("*.safetensors")) else None
 
     def close(self, figures: dict[str, Any]) -> None:
         """Keep the figures: the training is done."""
