@@ -4,11 +4,11 @@ A selector labels steps; labels and a budget make a selection. Nothing here trai
 needs torch.
 """
 
-from atlas_tune.select.base import CannotLabel, Selector
+from atlas_tune.select.base import CannotLabel, Cost, Selector
+from atlas_tune.select.context import Context
 from atlas_tune.select.labelling import LabelReport, Unlabelled, label_all
 from atlas_tune.select.registry import (
     SELECTOR_NAMES,
-    Context,
     make_selector,
     selector_options,
 )
@@ -18,6 +18,7 @@ __all__ = [
     "SELECTOR_NAMES",
     "CannotLabel",
     "Context",
+    "Cost",
     "LabelReport",
     "Selections",
     "Selector",

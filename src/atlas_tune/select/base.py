@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from atlas_tune.errors import AtlasError
-from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory
+from atlas_tune.trajectory import Kind, LabelSource, StepLabel, Trajectory
 
 
 class CannotLabel(AtlasError):
     """One trajectory that a selector cannot label; the others go on without it."""
+
+
+class SelectorOptions(BaseModel):
+    """The settings of a selector, as a recipe or ``--set`` gives them; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What labelling would take, counted without doing it; upper bounds where it can only be one.
+
+    It counts work and not seconds: those depend on the machine.
+    """
+
+    read_tokens: int = 0
+    """Tokens that a model reads in forward passes, cached prefixes counted once."""
+    written_tokens: int = 0
+    """Tokens that a model writes, at most."""
+    tuned_tokens: int = 0
+    """Tokens that a model is tuned on, every epoch counted."""
+    rollouts: int = 0
+    """Episodes that a policy plays to their end, at most."""
+    env_steps: int = 0
+    """Actions played in environments, at most."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.read_tokens + other.read_tokens,
+            self.written_tokens + other.written_tokens,
+            self.tuned_tokens + other.tuned_tokens,
+            self.rollouts + other.rollouts,
+            self.env_steps + other.env_steps,
+        )
 
 
 class Selector(Protocol):
@@ -56,9 +94,13 @@ class Selector(Protocol):
         """
         ...
 
+    def cost(self, trajectories: Iterable[Trajectory]) -> Cost:
+        """What labelling these would take; a trajectory that cannot be labelled takes nothing."""
+        ...
+
 
 class Alone:
-    """The common case: a selector that needs no model, obeys the budget and works alone."""
+    """The common case: a selector that obeys the budget, works alone and costs next to nothing."""
 
     name = ""
     version = "1"
@@ -69,3 +111,34 @@ class Alone:
     def source(self) -> LabelSource:
         """The name and version."""
         return LabelSource(self.name, self.version)
+
+    def cost(self, trajectories: Iterable[Trajectory]) -> Cost:
+        """Nothing worth counting."""
+        return Cost()
+
+
+def labels_of_scores(
+    trajectory: Trajectory,
+    source: LabelSource,
+    scores: Mapping[int, float],
+    reasons: Mapping[int, str] | None = None,
+) -> list[StepLabel]:
+    """A scorer's labels: every step with a score is a candidate, every other one is none.
+
+    Args:
+        trajectory: whose agent steps are labelled, in order.
+        source: what stands under every label.
+        scores: step id → score; a step without one is ``Kind.NONE`` with score None.
+        reasons: step id → what stands behind its score.
+    """
+    return [
+        StepLabel(
+            trajectory.trajectory_id,
+            step.step_id,
+            None if step.step_id in scores else Kind.NONE,
+            source,
+            score=scores.get(step.step_id),
+            reason=(reasons or {}).get(step.step_id),
+        )
+        for step in trajectory.agent_steps
+    ]

@@ -1,15 +1,19 @@
-"""Selectors by name, as recipes and the command line ask for them."""
+"""Selectors by name, as recipes and the command line ask for them.
+
+A selector's module is light to import: what is heavy (torch, gymnasium) it imports where it is
+used, so that reading a recipe costs nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from atlas_tune.errors import UsageError, nearest
-from atlas_tune.select.base import Selector
+from atlas_tune.select.base import Selector, SelectorOptions
+from atlas_tune.select.context import Context
 from atlas_tune.select.controls import (
     AllSteps,
     ComplementSteps,
@@ -19,54 +23,18 @@ from atlas_tune.select.controls import (
 )
 from atlas_tune.select.imported import ImportedMask
 from atlas_tune.select.oracle import OracleOptions, OracleSelector
-from atlas_tune.trajectory import PAPER_BUDGET, Selection, StepLabel
-
-if TYPE_CHECKING:
-    from atlas_tune.environments.base import TextEnv
-    from atlas_tune.llm import Journal
+from atlas_tune.select.replay import ReplaySelector
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a run gives its selectors besides the options that a recipe writes down."""
-
-    share: float = PAPER_BUDGET
-    """The budget of the run; the oracle tells it to the model."""
-    other: Sequence[Selection] | None = None
-    """The selections of the other arm, for ``complement`` and a matched ``random``."""
-    journal: Journal | None = None
-    """Where the oracle keeps its raw answers, so that none is paid for twice."""
-    imported: Sequence[StepLabel] = ()
-    """The labels that came with imported data, for ``import``."""
-    make_environment: Callable[[str], TextEnv] | None = None
-    """Builds an environment by name, for ``replay``."""
-
-
-class NoOptions(BaseModel):
+class NoOptions(SelectorOptions):
     """A selector without settings."""
 
-    model_config = ConfigDict(extra="forbid")
 
-
-class SeedOptions(BaseModel):
+class SeedOptions(SelectorOptions):
     """The settings of a random control."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     seed: int = 0
     """The draw; the same seed gives the same steps on every machine."""
-
-
-def _replay(options: Any, context: Context) -> Selector:
-    # Here and not above: gymnasium costs a third of a second that labelling without it can spare.
-    from atlas_tune.select.replay import ReplaySelector
-
-    if context.make_environment is None:
-        raise UsageError(
-            "The selector 'replay' plays trajectories again and got no environments to play them "
-            "in: set make_environment in its context."
-        )
-    return ReplaySelector(context.make_environment)
 
 
 def _complement(options: SeedOptions, context: Context) -> Selector:
@@ -90,11 +58,11 @@ _SELECTORS: dict[str, tuple[type[BaseModel], Callable[[Any, Context], Selector]]
             options, share=context.share, journal=context.journal
         ),
     ),
-    "random": (
-        SeedOptions,
-        lambda options, context: RandomSteps(options.seed, context.other),
+    "random": (SeedOptions, lambda options, context: RandomSteps(options.seed, context.other)),
+    "replay": (
+        NoOptions,
+        lambda options, context: ReplaySelector(context.environments("replay")),
     ),
-    "replay": (NoOptions, _replay),
 }
 
 SELECTOR_NAMES = tuple(sorted(_SELECTORS))

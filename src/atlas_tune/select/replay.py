@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from atlas_tune.agents.react import parse_turn
-from atlas_tune.environments.base import TextEnv
 from atlas_tune.errors import UsageError
 from atlas_tune.select.base import Alone, CannotLabel
 from atlas_tune.trajectory import Kind, StepLabel, Trajectory
+
+if TYPE_CHECKING:
+    from atlas_tune.environments.base import TextEnv
 
 DECIMALS = 6
 """Losses are rounded to so many: rewards are coarser by far, float noise is finer by far."""

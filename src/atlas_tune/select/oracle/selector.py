@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas_tune.llm import ChatAnswer, ChatClient, RequestRefused, WrongServer, request_key
-from atlas_tune.select.base import CannotLabel
+from atlas_tune.select.base import CannotLabel, Cost
 from atlas_tune.select.oracle.answer import CriticalStep, Unusable, read_answer
 from atlas_tune.select.oracle.options import OracleOptions
 from atlas_tune.select.oracle.prompt import messages_of, prompt_hash
@@ -143,6 +143,19 @@ class OracleSelector:
             notes.append(f"samples over the budget, of which the first steps counted: {over}")
         shares = {vote.step.step_id: vote.share for vote in votes}
         return self._labels(shown, critical, shares, notes)
+
+    def cost(self, trajectories: Iterable[Trajectory]) -> Cost:
+        """The first questions' tokens and the estimated answers'; what the journal has is free.
+
+        Requests, prices and worst cases are told by the dry run of ``select``.
+        """
+        from atlas_tune.select.oracle.estimate import estimate
+        from atlas_tune.select.oracle.plan import plan_requests
+
+        stored = (lambda key: None) if self._journal is None else self._journal.stored
+        plan = plan_requests(trajectories, self.options, self._share, look=stored)
+        found = estimate(plan, None)
+        return Cost(read_tokens=found.prompt_tokens, written_tokens=found.completion_tokens)
 
     def _samples(self, shown: Shown) -> list[list[CriticalStep]]:
         """The usable samples; more than half of those asked for."""
