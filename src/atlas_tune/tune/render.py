@@ -74,7 +74,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
     """Character range of a step in a text: from the end of its prompt to the end of its turn."""
 
     step_id: int
@@ -82,10 +82,34 @@ class _Turn:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenRow:
+    """A row beside the text that it was made of, for those who ask what a token stands for."""
+
+    row: Row
+    text: str
+    """The whole text, the tail that the row leaves out included."""
+    starts: tuple[int, ...]
+    """The character at which each token of the whole text begins."""
+    turns: tuple[Turn, ...]
+    """One for each span of the row."""
+
+
 def render_rows(
     tokenizer: PreTrainedTokenizerBase, trajectory: Trajectory, selection: Selection
 ) -> list[Row]:
     """The training rows of a trajectory: one, or one per selected step (see the module's text).
+
+    Raises:
+        MaskError: the selection is empty, or the mask does not decode to the steps' text.
+    """
+    return [written.row for written in write_rows(tokenizer, trajectory, selection)]
+
+
+def write_rows(
+    tokenizer: PreTrainedTokenizerBase, trajectory: Trajectory, selection: Selection
+) -> list[WrittenRow]:
+    """The rows of :func:`render_rows`, each with its text and where its tokens stand in it.
 
     Raises:
         MaskError: the selection is empty, or the mask does not decode to the steps' text.
@@ -99,7 +123,7 @@ def render_rows(
     wanted = set(selection.step_ids)
     text_of = partial(render_text, tokenizer, tools=rendered.tools)
     whole = text_of(rendered.messages, generation_prompt=False)
-    turns: list[_Turn] = []
+    turns: list[Turn] = []
     texts: list[str] = []
     extends = True
     for index, step_id in enumerate(rendered.step_ids):
@@ -114,7 +138,7 @@ def render_rows(
                 f"{tokenizer.name_or_path} writes the prompt differently once the answer is there, "
                 "so the answer's tokens cannot be told."
             )
-        turns.append(_Turn(step_id, len(prompt), len(after)))
+        turns.append(Turn(step_id, len(prompt), len(after)))
         texts.append(after)
         extends = extends and whole.startswith(after)
     if len(turns) != len(wanted):
@@ -133,8 +157,8 @@ def _row(
     tokenizer: PreTrainedTokenizerBase,
     trajectory: Trajectory,
     text: str,
-    turns: Sequence[_Turn],
-) -> Row:
+    turns: Sequence[Turn],
+) -> WrittenRow:
     ids, starts = tokenise(tokenizer, text, [turn.start for turn in turns])
     special = _special_tokens(tokenizer)
     spans = []
@@ -152,7 +176,8 @@ def _row(
         _verify(tokenizer, trajectory, ids, span, text[turn.start : turn.end])
         spans.append(span)
     last = spans[-1].end
-    return Row(trajectory.trajectory_id, tuple(ids[:last]), tuple(spans), len(ids))
+    row = Row(trajectory.trajectory_id, tuple(ids[:last]), tuple(spans), len(ids))
+    return WrittenRow(row, text, tuple(starts), tuple(turns))
 
 
 def tokenise(

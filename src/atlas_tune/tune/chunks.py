@@ -1,0 +1,62 @@
+"""A prefix forest cut into chunks that fit memory: what runs in one forward pass.
+
+A chunk's tokens are packed behind each other without padding. Trees that fit are put together,
+first-fit decreasing. Of a tree that does not fit, the root is a chunk of its own, and its
+branches are chunks that need it: they run after its forward pass, against its keys and values,
+and before its backward pass, which then takes the gradients that they left there. So a token is
+computed once per optimiser step, however many chunks need it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atlas_tune.tune.prefixes import Forest
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Nodes that run together, and the chunks that run against their keys and values."""
+
+    nodes: tuple[int, ...]
+    """Parents before children; a parent is in the chunk or in one that this one is ``then`` of."""
+    then: tuple[Chunk, ...] = ()
+
+
+def cut(forest: Forest, most_tokens: int) -> list[Chunk]:
+    """The chunks of an optimiser step, each of at most ``most_tokens`` new tokens.
+
+    A node that is longer runs alone: it is one row's, or what rows share, and cutting it is what
+    gradient checkpointing is for.
+    """
+    children: dict[int | None, list[int]] = defaultdict(list)
+    for index, node in enumerate(forest):
+        children[node.parent].append(index)
+    size = [len(node.tokens) for node in forest]
+    for index in reversed(range(len(forest))):
+        parent = forest[index].parent
+        if parent is not None:
+            size[parent] += size[index]
+
+    def whole(root: int) -> list[int]:
+        return [root, *(below for child in children[root] for below in whole(child))]
+
+    def chunks(roots: Sequence[int]) -> list[Chunk]:
+        small = [root for root in roots if size[root] <= most_tokens]
+        large = [root for root in roots if size[root] > most_tokens]
+        bins: list[list[int]] = []
+        room: list[int] = []
+        for root in sorted(small, key=lambda root: (-size[root], root)):
+            fits = next((i for i, left in enumerate(room) if size[root] <= left), None)
+            if fits is None:
+                bins.append([])
+                room.append(most_tokens)
+                fits = len(bins) - 1
+            bins[fits].append(root)
+            room[fits] -= size[root]
+        packed = [Chunk(tuple(sorted(on for root in some for on in whole(root)))) for some in bins]
+        return [Chunk((root,), tuple(chunks(children[root]))) for root in large] + packed
+
+    return chunks(children[None])
