@@ -16,7 +16,12 @@ from atlas_tune.checked import checked, parse_yaml
 from atlas_tune.environments import ENVIRONMENT_NAMES
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError, UsageError, nearest
-from atlas_tune.select import SELECTOR_NAMES, selector_options
+from atlas_tune.select import selector_options
+from atlas_tune.select.combine import CombineOptions
+from atlas_tune.select.controls.matched import RandomOptions
+from atlas_tune.select.oracle import OracleOptions
+from atlas_tune.select.oracle.accounting import Terms
+from atlas_tune.select.registry import located_selector
 from atlas_tune.trajectory import PAPER_BUDGET
 from atlas_tune.trajectory.formats import FORMATS
 from atlas_tune.tune.settings import Precision, TuneSettings
@@ -24,6 +29,8 @@ from atlas_tune.tune.settings import Precision, TuneSettings
 SEED_LIMIT = 2**32 - 1
 """The largest training seed: numpy takes no larger one, and none below 0."""
 _HABITS = Habits()
+ShareOfSteps = Annotated[float, Field(ge=0, le=1)]
+"""A share of a trajectory's steps."""
 _MATCHED = ("complement", "random")
 """Selectors whose ``of`` names the arm that they are held against."""
 
@@ -97,13 +104,41 @@ class ArmSettings(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The arm's name in files and reports."""
     selector: str
-    """The selector that labels the steps."""
+    """The selector that labels the steps: a name, or a function of your own as
+    ``./mine.py:label``."""
     of: str | None = None
-    """For ``complement`` and ``random``: the arm whose number of steps is matched."""
+    """For ``complement`` and ``random``: the arm that is matched, in its number of steps and in
+    what ``random``'s option ``match`` names besides."""
     budget: float | None = Field(None, gt=0, le=1)
     """The largest share of a trajectory's steps; the recipe's ``budget`` where it is left out."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the selector."""
+
+
+class OracleSettings(_Section):
+    """What asking oracles may cost and should give, for all arms of ``selector: oracle``."""
+
+    budget_usd: float | None = Field(None, gt=0)
+    """The most to spend on all of them together, over all runs in this directory; null is no
+    limit. What it does not pay for stays unlabelled, and a run with more goes on from there."""
+    prices: Path | None = None
+    """A file of prices in USD per million tokens that take precedence over the shipped ones."""
+    expect: dict[str, tuple[ShareOfSteps, ShareOfSteps]] = Field(default_factory=dict)
+    """By environment, the lowest and highest share of selected steps that is no reason for alarm;
+    where it is left out, a third of the arm's budget to the budget."""
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> OracleSettings:
+        for environment, (low, high) in self.expect.items():
+            if low > high:
+                raise ValueError(
+                    f"expect.{environment} goes from {low:g} to {high:g}: the lowest share first"
+                )
+        return self
+
+    def terms(self) -> Terms:
+        """The same, as oracles take them."""
+        return Terms(self.budget_usd, self.prices, self.expect)
 
 
 class EvaluateOn(_Section):
@@ -158,6 +193,8 @@ class Recipe(_Section):
     """Training seeds; each arm is tuned once with each."""
     tune: TuneSettings = TuneSettings()
     """How models are tuned; the same for all arms."""
+    oracle: OracleSettings = OracleSettings()
+    """What asking oracles may cost and should give."""
     evaluate: EvaluateSettings
     """How they are evaluated."""
 
@@ -179,6 +216,7 @@ class Recipe(_Section):
                 )
         for place, arm in enumerate(self.arms):
             self._check_arm(arm, names[:place])
+        self._check_oracles()
         collected = [source.collect for source in self.data if isinstance(source, Collect)]
         for name in (*places, *collected):
             if name not in ENVIRONMENT_NAMES:
@@ -194,13 +232,11 @@ class Recipe(_Section):
         return self
 
     def _check_arm(self, arm: ArmSettings, before: list[str]) -> None:
-        if arm.selector not in SELECTOR_NAMES:
-            raise ValueError(
-                f"there is no selector '{arm.selector}': {nearest(arm.selector, SELECTOR_NAMES)}"
-            )
-        selector_options(arm.selector, arm.options)
+        options = selector_options(arm.selector, arm.options)
         if arm.selector == "complement" and arm.of is None:
             raise ValueError(f"the arm '{arm.name}' needs 'of': the arm whose complement it is")
+        if isinstance(options, RandomOptions) and options.needs_other and arm.of is None:
+            raise ValueError(f"the arm '{arm.name}' needs 'of': the arm that it shall match")
         if arm.of is not None and arm.selector not in _MATCHED:
             raise ValueError(f"'of' goes with {' or '.join(_MATCHED)}, not with '{arm.selector}'")
         if arm.of is not None and arm.of not in before:
@@ -208,6 +244,20 @@ class Recipe(_Section):
                 f"the arm '{arm.name}' names '{arm.of}', which must be an arm above it: "
                 + nearest(arm.of, before)
             )
+
+    def _check_oracles(self) -> None:
+        found = {arm.name: selector_options(arm.selector, arm.options) for arm in self.arms}
+        are_oracles = [isinstance(options, OracleOptions) for options in found.values()]
+        if self.oracle != OracleSettings() and not any(are_oracles):
+            raise ValueError("oracle is set, and no arm has the selector 'oracle'")
+        for name, options in found.items():
+            # Its parts share a client with nobody, so no sum is kept of what they spend.
+            if self.oracle.budget_usd is not None and _asks_inside(options):
+                raise ValueError(
+                    f"the arm '{name}' asks an oracle as a part of 'combine', which "
+                    "oracle.budget_usd does not reach: give the oracle an arm of its own and "
+                    "combine its labels"
+                )
 
     def _evaluated(self) -> list[str]:
         return [*(["untuned"] if self.evaluate.untuned else []), *(arm.name for arm in self.arms)]
@@ -221,6 +271,16 @@ class Recipe(_Section):
     def arm_budget(self, arm: ArmSettings) -> float:
         """The budget of an arm: its own, or the recipe's."""
         return self.budget if arm.budget is None else arm.budget
+
+
+def _asks_inside(options: BaseModel) -> bool:
+    """Whether a combination has an oracle among its parts, or theirs."""
+    if not isinstance(options, CombineOptions):
+        return False
+    parts = [
+        selector_options(part.selector, part.options) for part in options.parts if part.selector
+    ]
+    return any(isinstance(part, OracleOptions) or _asks_inside(part) for part in parts)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -257,4 +317,13 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         else source
         for source in recipe.data
     )
-    return recipe.model_copy(update={"data": data})
+    arms = tuple(_located(arm, base) for arm in recipe.arms)
+    oracle = recipe.oracle
+    if oracle.prices is not None:
+        oracle = oracle.model_copy(update={"prices": base / oracle.prices.expanduser()})
+    return recipe.model_copy(update={"data": data, "arms": arms, "oracle": oracle})
+
+
+def _located(arm: ArmSettings, base: Path) -> ArmSettings:
+    selector, options = located_selector(arm.selector, arm.options, base)
+    return arm.model_copy(update={"selector": selector, "options": options})

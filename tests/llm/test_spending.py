@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from atlas_tune.errors import UsageError
+from atlas_tune.llm.limits import answer_limit
 from atlas_tune.llm.prices import Price
-from atlas_tune.llm.spending import BudgetSpent, Spending, answer_limit, most_tokens
+from atlas_tune.llm.spending import BudgetSpent, Spending, most_tokens
 
 PRICE = Price(input=1.0, output=1.0)  # so that a million tokens of any kind cost a dollar
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "x" * 984}], "max_tokens": 996}

@@ -306,10 +306,19 @@ def test_a_budget_needs_a_price_before_the_first_call(tmp_path: Path, journal: J
         asking(tmp_path, journal, runs(1), unknown, budget_usd=1.0)
 
 
+def test_the_cost_of_asking_is_that_of_the_first_questions(journal: Journal):
+    some = runs(3)
+    cost = OracleSelector(OPTIONS, journal=journal).cost(some)
+    planned = estimate(plan_requests(some, OPTIONS, 0.3), None)
+    assert cost.read_tokens == planned.prompt_tokens > 3 * 500
+    assert cost.written_tokens == 3 * (OPTIONS.max_tokens or 0) == 300
+    assert cost.rollouts == cost.env_steps == 0
+
+
 def test_options_of_an_oracle_are_refused_elsewhere_and_exclude_each_other(tmp_path: Path):
-    Asking().check("replay")
+    Asking(dry_run=True).check("replay")
     with pytest.raises(UsageError, match="for the selector 'oracle'"):
-        Asking(dry_run=True).check("replay")
+        Asking(dry_run=True, budget_usd=1.0).check("replay")
     with pytest.raises(UsageError, match="choose one"):
         Asking(dry_run=True, batch_submit=True).check("oracle")
     with pytest.raises(UsageError, match="choose one"):

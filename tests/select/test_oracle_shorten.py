@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from atlas_tune.select import CannotLabel
 from atlas_tune.select.oracle import OracleOptions, OracleSelector
+from atlas_tune.select.oracle.counting import estimated_tokens
 from atlas_tune.select.oracle.prompt import Part
-from atlas_tune.select.oracle.shorten import SHORTEST, estimated_tokens, note_of, shortened
+from atlas_tune.select.oracle.shorten import SHORTEST, note_of, shortened
 from atlas_tune.trajectory import Kind, Observation, Step, Trajectory
 from scripted_server import ScriptedServer, good
 

@@ -1,18 +1,17 @@
-"""What ``select`` with an oracle tells a person: a plan, a batch's results, a summary."""
+"""What ``select`` with an oracle tells a person: a plan, and what became of batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atlas_tune.cli.options import TOLD
 from atlas_tune.progress import say
 
 if TYPE_CHECKING:
     from atlas_tune.llm.batch_answers import Collected
+    from atlas_tune.llm.batch_run import Ended
     from atlas_tune.select.oracle.estimate import Estimate
     from atlas_tune.select.oracle.plan import Plan
-    from atlas_tune.select.shares import Share
 
 
 def tell_plan(plan: Plan, found: Estimate, batch: Estimate, source: str) -> None:
@@ -36,26 +35,6 @@ def tell_plan(plan: Plan, found: Estimate, batch: Estimate, source: str) -> None
         say(line)
 
 
-def tell_summary(record: dict[str, Any], shares: Sequence[Share]) -> None:
-    """Say what was done and what it cost; alarms come last."""
-    from atlas_tune.llm.prices import told
-
-    say(
-        "{calls} calls, {cached} answers from the journal, {retried} retried, {failed} failed, "
-        "{unknown} of unknown fate; {prompt_tokens:,} prompt and {completion_tokens:,} "
-        "completion tokens".format(**record)
-        + f"; {told(record['usd'])}, {told(record['usd_in_all'])} in all; {record['seconds']:.0f} s"
-    )
-    if record["unpriced"]:
-        say(f"{record['unpriced']} calls have no known price and are not in these sums.")
-    for one in shares:
-        kinds = ", ".join(f"{kind} {part:.1%}" for kind, part in one.kinds.items())
-        say(f"{one.environment}: {one.share:.1%} of {one.steps} steps ({kinds or 'none'})")
-    for one in shares:
-        if one.trajectories and one.alarm:
-            say(one.alarm)
-
-
 def tell_collected(collected: Collected) -> None:
     """Say what became of results, the first of every kind of trouble by name."""
     say(f"{collected.stored} answers stored, {collected.duplicates} known before.")
@@ -68,3 +47,11 @@ def tell_collected(collected: Collected) -> None:
             say(f"{len(names)} {title}, such as:")
             for name in names[:TOLD]:
                 say(f"  {name}")
+
+
+def tell_ended(ended: Ended) -> None:
+    """Say how a batch ended, with the first of what its server says of it."""
+    say(f"Batch {ended.id} is {ended.status}; {len(ended.unanswered)} without an answer.")
+    for problem in ended.problems[:TOLD]:
+        say(f"  {problem}")
+    tell_collected(ended.collected)

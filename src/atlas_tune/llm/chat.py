@@ -18,6 +18,7 @@ from atlas_tune.llm.concurrency import Gate, Slot
 from atlas_tune.llm.draining import pause
 from atlas_tune.llm.errors import ChatError, WrongServer, refusal_of
 from atlas_tune.llm.journal import Journal
+from atlas_tune.llm.limits import enlarged
 from atlas_tune.llm.patience import Patience
 from atlas_tune.llm.record import facts_of, request_key
 from atlas_tune.llm.spending import Call, Spending
@@ -25,8 +26,6 @@ from atlas_tune.llm.transport import Reply, Transport
 
 Message: TypeAlias = Mapping[str, str]
 """``{"role": "system" | "user" | "assistant", "content": …}``"""
-
-_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +108,16 @@ class ChatClient:
         *,
         key: str | None = None,
         enlarge: bool = True,
+        largest: int | None = None,
         **params: Any,
     ) -> ChatAnswer:
         """The model's answer to a conversation: the journal's, else the server's.
 
         The request is known by ``key``, by default its own hash. Every answer is in the journal
         before it is read. An answer that its ``max_tokens`` cut short is asked for once more
-        with twice the limit, unless ``enlarge`` is off; what still ends in ``length`` after that
-        is returned as it is. ``params`` go into the request: temperature, response_format …
+        with twice the limit, or as much of that as ``largest`` allows, unless ``enlarge`` is off;
+        what still ends in ``length`` after that is returned as it is. ``params`` go into the
+        request: temperature, response_format …
 
         Raises:
             ChatError: the server gave no answer; the message says why and what to do.
@@ -126,9 +127,9 @@ class ChatClient:
         key = key or request_key(self.model, messages, params)
         answer = self._ask(messages, params, key, answers=0)
         if answer.finish_reason == "length" and enlarge:
-            doubled = {name: 2 * params[name] for name in _LIMITS if params.get(name)}
-            if doubled:
-                answer = self._ask(messages, {**params, **doubled}, key, answers=1)
+            larger = enlarged(params, largest)
+            if larger:
+                answer = self._ask(messages, {**params, **larger}, key, answers=1)
         return answer
 
     def _ask(

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from atlas_tune.llm.journal_file import JournalFile
+from atlas_tune.llm.limits import answer_limit
 from atlas_tune.llm.prices import Price, PriceTable
-from atlas_tune.llm.spending import answer_limit, most_tokens
+from atlas_tune.llm.spending import most_tokens
 
 _USAGES = """
 SELECT attempt.model, request.body, attempt.usage, attempt.owner, attempt.state

@@ -10,10 +10,8 @@ from typing import Any, Self
 
 from atlas_tune.errors import UsageError
 from atlas_tune.llm.errors import ChatError
+from atlas_tune.llm.limits import answer_limit
 from atlas_tune.llm.prices import Price, told
-
-LIMITS = ("max_completion_tokens", "max_tokens")
-"""The fields of a request that limit its answer; a server that knows both obeys the first."""
 
 _PER_MESSAGE = 16
 """Tokens that a chat template may put around a message: role, marks, line breaks."""
@@ -47,12 +45,12 @@ class Spending:
         if budget_usd is not None and price is None:
             raise UsageError(
                 "A budget in USD needs the price of the model, and none is known: write it down "
-                "for --prices, or leave --budget-usd away."
+                "for --prices (in a recipe: oracle.prices), or set no budget."
             )
         if batch and budget_usd is not None and price is not None and price.batch is None:
             raise UsageError(
                 "A budget in USD needs the price of a batch, and none is known for this model: "
-                "write 'batch' down for --prices, or leave --budget-usd away."
+                "write 'batch' down for --prices, or set no budget."
             )
         self.budget_usd = budget_usd
         self.unpriced = 0
@@ -98,8 +96,8 @@ class Spending:
                 if worst > left:
                     raise BudgetSpent(
                         f"The budget of {told(self.budget_usd)} is spent: {told(max(left, 0.0))} "
-                        f"is left and one more call may cost {told(worst)}. Raise --budget-usd "
-                        "and run again."
+                        f"is left and one more call may cost {told(worst)}. Raise --budget-usd, "
+                        "or oracle.budget_usd in a recipe, and run again."
                     )
             self._reserved += worst
         return Call(self, worst)
@@ -152,16 +150,6 @@ class Call:
         spending, self._spending = self._spending, None
         if spending is not None:
             spending._release(self.worst_usd, is_paid=True)
-
-
-def answer_limit(body: Mapping[str, Any]) -> int | None:
-    """The most tokens that a request lets its answer have; None where it sets no limit."""
-    for name in LIMITS:
-        limit = body.get(name)
-        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-            answers = body.get("n")
-            return limit * (answers if isinstance(answers, int) and answers > 1 else 1)
-    return None
 
 
 def most_tokens(body: Mapping[str, Any]) -> int:

@@ -40,6 +40,11 @@ class Layout:
         """The raw answers of an arm's oracle."""
         return self.directory / "labels" / f"{arm}.journal.sqlite"
 
+    @property
+    def selector_files(self) -> Path:
+        """What selectors keep for themselves, such as reference models; all arms share it."""
+        return self.directory / "selector_files"
+
     def selection(self, arm: str) -> Path:
         """The steps that an arm trains."""
         return self.directory / "selections" / f"{arm}.jsonl"

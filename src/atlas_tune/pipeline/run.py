@@ -24,6 +24,7 @@ from atlas_tune.evaluate.rollouts import evaluate, settings_path
 from atlas_tune.llm import Journal
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
+from atlas_tune.pipeline.oracle_arm import check_oracles, oracle_job
 from atlas_tune.pipeline.provenance import machine
 from atlas_tune.pipeline.results import build_results
 from atlas_tune.pipeline.stages import DATA, evaluate_stage, select_stage, tune_stage
@@ -31,7 +32,7 @@ from atlas_tune.progress import say, ticking
 from atlas_tune.recipe import ArmSettings, Collect, EvaluateOn, Import, Recipe
 from atlas_tune.report import write_report
 from atlas_tune.report.results import UNTUNED
-from atlas_tune.select import Context, make_selector
+from atlas_tune.select import Context, Selector, make_selector
 from atlas_tune.select.stage import select_steps
 from atlas_tune.trajectory import StepLabel, Trajectory, stamped
 from atlas_tune.trajectory.importing import NothingImported, import_files
@@ -59,6 +60,7 @@ def run_recipe(recipe: Recipe, recipe_path: Path, directory: Path, command: str)
     for source in recipe.data:
         if isinstance(source, Collect):
             _tasks(source.collect, source.split, source.tasks, source.options)
+    check_oracles(recipe)
     directory.mkdir(parents=True, exist_ok=True)
     layout = Layout(directory)
     if recipe_path.resolve() != layout.recipe.resolve():
@@ -194,20 +196,25 @@ class _Run:
         labels, selection = self.layout.labels(arm.name), self.layout.selection(arm.name)
         other = [] if arm.of is None else [self.layout.selection(arm.of)]
         share = self.recipe.arm_budget(arm)
-
-        def run() -> dict[str, Any]:
-            with closing(Journal(self.layout.journal(arm.name))) as journal:
-                selector = make_selector(
-                    arm.selector,
-                    arm.options,
-                    Context(
-                        share=share,
-                        other=list(read_selections(other[0]).values()) if other else None,
-                        journal=journal,
-                        imported=list(read_labels(self.layout.imported_labels)),
-                        make_environment=make_environment,
-                    ),
+        name = select_stage(arm.name)
+        with closing(Journal(self.layout.journal(arm.name))) as journal:
+            oracle = oracle_job(self.recipe, arm, self.layout, journal, self.trajectories)
+            if oracle is not None:
+                selector: Selector = oracle.selector()
+            else:
+                context = Context(
+                    share=share,
+                    other=list(read_selections(other[0]).values()) if other else None,
+                    journal=journal,
+                    imported=list(read_labels(self.layout.imported_labels)),
+                    make_environment=make_environment,
+                    model=self.recipe.model,
+                    trajectories=self.trajectories,
+                    directory=self.layout.selector_files,
                 )
+                selector = make_selector(arm.selector, arm.options, context)
+
+            def run() -> dict[str, Any]:
                 with ticking(f"select {arm.name}") as tick:
                     chosen, unlabelled = select_steps(
                         self.trajectories,
@@ -217,23 +224,32 @@ class _Run:
                         selection,
                         lambda done, of: tick(done, of, "trajectories"),
                     )
-            if not any(found.step_ids for found in chosen):
-                reasons = "; ".join(missing.reason for missing in unlabelled[:2])
-                raise AtlasError(f"The arm '{arm.name}' selects no step at all. {reasons}".strip())
-            return {"unlabelled": [asdict(missing) for missing in unlabelled]}
+                returned: dict[str, Any] = {"unlabelled": [asdict(one) for one in unlabelled]}
+                if oracle is not None:
+                    asked = oracle.asked(chosen, oracle.labels(selector.source))
+                    for sentence in asked.sentences():
+                        say(f"  {sentence}")
+                    returned["asking"] = asked.record()
+                if not any(found.step_ids for found in chosen):
+                    reasons = "; ".join(missing.reason for missing in unlabelled[:2])
+                    raise AtlasError(
+                        f"The arm '{arm.name}' selects no step at all. {reasons}".strip()
+                    )
+                return returned
 
-        name = select_stage(arm.name)
-        self._stage(
-            name,
-            {"selector": arm.selector, "options": arm.options, "budget": share},
-            [self.layout.trajectories, *other],
-            [labels, selection],
-            run,
-            appended=[labels],
-        )
+            self._stage(
+                name,
+                # The source says what decides the labels: the model, a user's own file, a seed.
+                {"source": asdict(selector.source), "options": arm.options, "budget": share},
+                [self.layout.trajectories, *other],
+                [labels, selection],
+                run,
+                appended=[labels],
+            )
         missing = self.manifest.returned(name)["unlabelled"]
         if missing:
             say(f"  {len(missing)} trajectories could not be labelled; the next run tries again.")
+            say(f"  The first: {missing[0]['reason']}")
             self.manifest.reopen(name)
 
     def tune(self, arm: ArmSettings, seed: int) -> None:

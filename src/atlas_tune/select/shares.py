@@ -44,7 +44,7 @@ class Share:
         low, high = self.expected
         if low - _ROUNDING <= self.share <= high + _ROUNDING:
             return None
-        why = "as given with --expect" if self.is_chosen else "a third of the budget to the budget"
+        why = "as given" if self.is_chosen else "a third of the budget to the budget"
         return (
             f"Alarm: {self.share:.1%} of the {self.steps} steps in {self.environment} are "
             f"selected, and {low:.1%} to {high:.1%} are expected ({why}). Look "

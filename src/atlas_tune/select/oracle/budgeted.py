@@ -19,6 +19,7 @@ class BudgetedClient(ChatClient):
         *,
         key: str | None = None,
         enlarge: bool = True,
+        largest: int | None = None,
         **params: Any,
     ) -> ChatAnswer:
         """As :meth:`ChatClient.complete`.
@@ -28,6 +29,6 @@ class BudgetedClient(ChatClient):
             ChatError: as there.
         """
         try:
-            return super().complete(messages, key=key, enlarge=enlarge, **params)
+            return super().complete(messages, key=key, enlarge=enlarge, largest=largest, **params)
         except BudgetSpent as error:
             raise CannotLabel(f"budget: {error}") from error

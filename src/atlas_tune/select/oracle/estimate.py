@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from atlas_tune.errors import UsageError
+from atlas_tune.llm.limits import answer_limit
 from atlas_tune.llm.prices import Price
-from atlas_tune.llm.spending import answer_limit
+from atlas_tune.select.oracle.counting import (
+    CHARACTERS_PER_TOKEN,
+    CountTokens,
+    TokenizerCount,
+    counter_of,
+)
 from atlas_tune.select.oracle.plan import Plan, Planned
 from atlas_tune.select.oracle.selector import ATTEMPTS
-from atlas_tune.select.oracle.shorten import CHARACTERS_PER_TOKEN
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-CountAll = Callable[[Sequence[str]], Sequence[int]]
-"""The tokens of each of many texts."""
 
 ANSWER_TOKENS = 300
 """What an answer is taken to be long where none of this model is known: a plan of a few sub-goals
@@ -72,7 +69,7 @@ def estimate(
     Raises:
         UsageError: there is no tokenizer at that place.
     """
-    count = count_by_characters if tokenizer is None else count_by_tokenizer(tokenizer)
+    count = counter_of(tokenizer)
     known, known_tokens = answers
     expected = known_tokens / known if known else float(ANSWER_TOKENS)
     prompts = _prompt_tokens(plan.requests, count)
@@ -114,50 +111,17 @@ def estimate(
     )
 
 
-def count_by_characters(texts: Sequence[str]) -> list[int]:
-    """A quarter of the characters: about right for English prose, too low for code and logs."""
-    return [math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts]
-
-
-def count_by_tokenizer(place: Path) -> CountAll:
-    """Counts with a Hugging Face tokenizer, in as many threads as there are cores.
-
-    Raises:
-        UsageError: there is none at that place, or no library to read it.
-    """
-    path = place / "tokenizer.json" if place.is_dir() else place
-    if not path.is_file():
-        raise UsageError(
-            f"There is no tokenizer at {path}: give a tokenizer.json, or a folder with one."
-        )
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise UsageError(
-            "Counting with a tokenizer needs the package tokenizers: install atlas-tune[tune]."
-        ) from error
-    try:
-        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UsageError(f"{path} is no tokenizer: {error}.") from error
-    # A tokenizer.json may cut texts to the length that its model was trained with.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def count(texts: Sequence[str]) -> list[int]:
-        # The library takes no lone surrogates, which recordings do hold.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encoded = tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        return [len(one.ids) for one in encoded]
-
-    return count
-
-
-def _prompt_tokens(requests: Sequence[Planned], count: CountAll) -> list[int]:
+def _prompt_tokens(requests: Sequence[Planned], count: CountTokens) -> list[int]:
     found = []
     for start in range(0, len(requests), _AT_ONCE):
         some = [_texts(request.body) for request in requests[start : start + _AT_ONCE]]
-        counts = iter(count([text for texts in some for text in texts]))
+        texts_of_all = [text for texts in some for text in texts]
+        # A tokenizer takes many texts at once, each in a thread of its own.
+        counts = iter(
+            count.all(texts_of_all)
+            if isinstance(count, TokenizerCount)
+            else map(count, texts_of_all)
+        )
         for texts in some:
             found.append(sum(next(counts) + _PER_MESSAGE for _ in texts))
     return found

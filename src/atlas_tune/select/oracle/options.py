@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -51,6 +52,9 @@ class OracleOptions(BaseModel):
     context_tokens: int | None = Field(None, gt=0)
     """What the model reads and writes at most. Observations are shortened until question and
     answer fit, the longest first. Null sends everything and lets the server refuse."""
+    tokenizer: Path | None = None
+    """The model's own tokenizer.json, or a folder with one, to count tokens with: against
+    context_tokens and in a dry run. Null takes a quarter of the characters."""
     redact: bool = True
     """Replace what looks like an API key, token, private key or URL password before sending."""
     redact_patterns: list[str] = []
@@ -115,6 +119,16 @@ class OracleOptions(BaseModel):
             raise UsageError(
                 "The oracle's redact_patterns have no effect with redact: false: leave out one "
                 "of the two."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _context_holds_a_question(self) -> Self:
+        context, answer = self.context_tokens, self.answer_tokens
+        if context is not None and context <= answer:
+            raise UsageError(
+                f"The oracle's context_tokens are {context:,}, and the longest answer alone may "
+                f"have {answer:,}: raise context_tokens or lower max_tokens."
             )
         return self
 

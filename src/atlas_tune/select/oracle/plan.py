@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas_tune.llm import ChatAnswer, ChatClient, ChatError, Message, Stored, request_key
-from atlas_tune.llm.spending import LIMITS
+from atlas_tune.llm.limits import enlarged
 from atlas_tune.select.base import CannotLabel
 from atlas_tune.select.labelling import Unlabelled, label_all
 from atlas_tune.select.oracle.options import OracleOptions
@@ -66,6 +66,7 @@ class PlanningClient(ChatClient):
         *,
         key: str | None = None,
         enlarge: bool = True,
+        largest: int | None = None,
         **params: Any,
     ) -> ChatAnswer:
         """The stored answer.
@@ -79,10 +80,10 @@ class PlanningClient(ChatClient):
             answer = self._answer_of(stored)
             is_first = key not in self._plan.seen
             self._plan.seen.add(key)
-            doubled = {name: 2 * params[name] for name in LIMITS if params.get(name)}
             is_cut_short = answer is not None and answer.finish_reason == "length"
-            if is_cut_short and enlarge and doubled and stored.answers == 1:
-                params = {**params, **doubled}
+            larger = enlarged(params, largest) if is_cut_short and enlarge else {}
+            if larger and stored.answers == 1:
+                params = {**params, **larger}
             elif answer is not None:
                 self._plan.cached += is_first
                 return answer

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 from atlas_tune.llm import ChatAnswer, ChatClient, RequestRefused, WrongServer, request_key
 from atlas_tune.select.base import CannotLabel, Cost
 from atlas_tune.select.oracle.answer import CriticalStep, Unusable, read_answer
+from atlas_tune.select.oracle.counting import (
+    CountTokens,
+    counter_of,
+    estimated_tokens,
+    identity_of,
+)
 from atlas_tune.select.oracle.options import OracleOptions
 from atlas_tune.select.oracle.prompt import messages_of, prompt_hash
-from atlas_tune.select.oracle.shorten import CountTokens, estimated_tokens
 from atlas_tune.select.oracle.shown import Shown, show
 from atlas_tune.select.oracle.vote import votes_of
 from atlas_tune.trajectory import (
@@ -57,21 +62,24 @@ class OracleSelector:
         journal: Journal | None = None,
         client: ChatClient | None = None,
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
-        count_tokens: CountTokens = estimated_tokens,
+        count_tokens: CountTokens | None = None,
     ) -> None:
         """``journal`` keeps the raw answers and is told which of them can be used.
 
         ``client`` replaces the one that ``options`` make and that writes to the journal.
         ``nonce`` marks our own lines in the prompt; it must be unguessable outside of tests.
-        ``count_tokens`` measures texts against ``context_tokens``: the model's own tokenizer, or
-        else an estimate.
+        ``count_tokens`` measures texts against ``context_tokens``, instead of the option
+        ``tokenizer`` or, without one, an estimate.
+
+        Raises:
+            UsageError: there is no tokenizer where the option says, or ``base_url`` is no address.
         """
         self.options = options
         self.concurrency = options.concurrency
         self._share = share
         self._journal = journal
         self._nonce = nonce
-        self._count = count_tokens
+        self._count = count_tokens or counter_of(options.tokenizer)
         self._client = client or ChatClient(
             options.base_url,
             options.model,
@@ -98,8 +106,7 @@ class OracleSelector:
             **options.request_params(),
         }
         if options.context_tokens is not None and self._count is not estimated_tokens:
-            named = type(self._count).__qualname__
-            request["count_tokens"] = getattr(self._count, "__qualname__", named)
+            request["count_tokens"] = identity_of(self._count)
         digest = hashlib.sha256(canonical_json(request).encode("ascii")).hexdigest()
         return f"{_VERSION}+budget={self._share:g}{sampling},request={digest[:8]}"
 
@@ -154,7 +161,7 @@ class OracleSelector:
 
         stored = (lambda key: None) if self._journal is None else self._journal.stored
         plan = plan_requests(trajectories, self.options, self._share, look=stored)
-        found = estimate(plan, None)
+        found = estimate(plan, None, tokenizer=self.options.tokenizer)
         return Cost(read_tokens=found.prompt_tokens, written_tokens=found.completion_tokens)
 
     def _samples(self, shown: Shown) -> list[list[CriticalStep]]:
@@ -192,10 +199,7 @@ class OracleSelector:
             key, answer = self._ask(shown, sample, complaint)
             try:
                 if answer.finish_reason == "length":
-                    raise _CutShort(
-                        f"the answer of {self.options.model} is cut off at its limit: "
-                        "raise the oracle's max_tokens"
-                    )
+                    raise self._cut_short(shown)
                 steps = read_answer(answer.text, shown.written).critical_steps
             except Unusable as unusable:
                 complaint = str(unusable)
@@ -209,6 +213,17 @@ class OracleSelector:
                 return steps
         raise AssertionError("the last attempt returns or raises")
 
+    def _cut_short(self, shown: Shown) -> _CutShort:
+        options = self.options
+        said = f"the answer of {options.model} is cut off at its limit"
+        if shown.room is None or shown.room >= 2 * options.answer_tokens:
+            return _CutShort(f"{said}: raise the oracle's max_tokens")
+        return _CutShort(
+            f"{said}, and beside the question {shown.room:,} tokens of the oracle's "
+            "context_tokens are free for one: raise context_tokens if the model reads more, or "
+            "max_tokens, which shows it less of long observations"
+        )
+
     def _ask(self, shown: Shown, sample: int, complaint: str | None) -> tuple[str, ChatAnswer]:
         """The key of a question, and its answer."""
         params = self.options.request_params(sample=sample, is_structured=self._knows_schemas)
@@ -217,7 +232,7 @@ class OracleSelector:
             shown.parts, shown.budget, shown.nonce, complaint, self.options.kinds
         )
         try:
-            return key, self._client.complete(messages, key=key, **params)
+            return key, self._client.complete(messages, key=key, largest=shown.room, **params)
         except (RequestRefused, WrongServer) as error:
             said = str(error).lower()
             is_ours = "response_format" in params and "response_format" not in self.options.params

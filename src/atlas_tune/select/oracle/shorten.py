@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from atlas_tune.select.base import CannotLabel
 from atlas_tune.select.oracle.prompt import Part
 
-CountTokens = Callable[[str], int]
 Size = Callable[[Sequence[Part]], int]
-
-CHARACTERS_PER_TOKEN = 4
-"""The usual figure for English; Chinese, code and numbers take more tokens than this says."""
 
 SHORTEST = 200
 """Characters that are left of a shortened observation at the least, half at either end."""
-
-
-def estimated_tokens(text: str) -> int:
-    """The tokens of a text where no tokenizer is given: a quarter of its characters."""
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
 def shortened(parts: Sequence[Part], size: Size, limit: int) -> tuple[Part, ...]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atlas_tune.select.base import CannotLabel
+from atlas_tune.select.oracle.counting import CountTokens
 from atlas_tune.select.oracle.options import OracleOptions
 from atlas_tune.select.oracle.prompt import Part, agent_text, messages_of, parts_of
 from atlas_tune.select.oracle.redact import PATTERNS, redacted, user_pattern
-from atlas_tune.select.oracle.shorten import CountTokens, note_of, shortened
+from atlas_tune.select.oracle.shorten import note_of, shortened
 from atlas_tune.trajectory import Trajectory, budget_steps
 
 _TEMPLATE_TOKENS = 32
@@ -31,6 +32,8 @@ class Shown:
     nonce: str
     notes: tuple[str, ...]
     """What the labels say of the difference between this and the trajectory."""
+    room: int | None = None
+    """Tokens of ``context_tokens`` that the longest question leaves to an answer."""
 
 
 def show(
@@ -55,6 +58,7 @@ def show(
     budget = budget_steps(len(visible.agent_steps), share)
     parts = parts_of(visible)
     nonce = _fresh_nonce(parts, make_nonce)
+    room = None
     if options.context_tokens is not None:
 
         def size(some: Sequence[Part]) -> int:
@@ -63,10 +67,11 @@ def show(
             return sum(count_tokens(m["content"]) for m in asked) + _TEMPLATE_TOKENS
 
         parts = shortened(parts, size, options.context_tokens - options.answer_tokens)
+        room = options.context_tokens - size(parts)
         if note := note_of(parts):
             notes.append(note)
     written = {step.step_id: agent_text(step) for step in visible.agent_steps}
-    return Shown(trajectory.trajectory_id, parts, written, budget, nonce, tuple(notes))
+    return Shown(trajectory.trajectory_id, parts, written, budget, nonce, tuple(notes), room)
 
 
 def _fresh_nonce(parts: Sequence[Part], make_nonce: Callable[[], str]) -> str:
