@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas_tune.errors import AtlasError
+from atlas_tune.places import cache_directory
 
 if TYPE_CHECKING:
     import torch
@@ -185,11 +185,6 @@ def _packaged_gguf() -> Path | None:
         return None
     path = Path(next(iter(spec.submodule_search_locations))) / name
     return path if path.is_file() else None
-
-
-def cache_directory() -> Path:
-    """Where converted models are kept: ``ATLAS_TUNE_CACHE``, else ``~/.cache/atlas-tune``."""
-    return Path(os.environ.get("ATLAS_TUNE_CACHE", "~/.cache/atlas-tune")).expanduser()
 
 
 def _dequantised(gguf: Path) -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from atlas_tune.environments.base import TextEnv
 
 _ENVIRONMENTS = {
+    "alfworld": ("atlas_tune.environments.alfworld", "AlfWorld"),
     "babyai": ("atlas_tune.environments.babyai", "BabyAI"),
     "textcraft": ("atlas_tune.environments.textcraft", "TextCraft"),
 }

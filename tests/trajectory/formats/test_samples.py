@@ -10,7 +10,7 @@ from shared_data import ROOT, shared_data
 TABLE = [
     [cell.strip() for cell in line.split("|")[1:-1]]
     for line in (ROOT / "docs" / "import.md").read_text().splitlines()
-    if line.startswith(("| `formats/", "| `agenttraj-l/", "| `yardsticks/"))
+    if line.startswith(("| `formats/", "| `agenttraj-l/", "| `alfworld/", "| `yardsticks/"))
 ]
 NO_AGENT = "formats/inspect/log_tool_call_error.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atlas_tune.trajectory.formats import (
+    alfworld,
     anthropic,
     atif,
     claude_code,
@@ -26,6 +27,8 @@ FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT
     for module in (
         atif,
+        # Before sharegpt, whose turns it has.
+        alfworld,
         sharegpt,
         inspect,
         swe_agent,
