@@ -8,15 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas_tune.errors import AtlasError, UsageError
-from atlas_tune.select.agreement import (
+from atlas_tune.select.auditing.agreement import (
     agree,
     agree_by_environment,
     cohen_kappa,
     coincidences,
     krippendorff_alpha,
 )
-from atlas_tune.select.ratings import CRITICAL, NONE, Rater, compare, of_labels, of_selections
-from atlas_tune.select.resampling import bootstrapped
+from atlas_tune.select.auditing.ratings import (
+    CRITICAL,
+    NONE,
+    Rater,
+    compare,
+    of_labels,
+    of_selections,
+)
+from atlas_tune.select.auditing.resampling import bootstrapped
 from atlas_tune.trajectory import Kind, LabelSource, Selection, StepLabel
 from trajectory.runs import craft_run
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_tune.select.audit import audit
-from atlas_tune.select.ratings import CRITICAL, NONE, Rater, compare, with_kinds
+from atlas_tune.select.auditing.audit import audit
+from atlas_tune.select.auditing.ratings import CRITICAL, NONE, Rater, compare, with_kinds
 from atlas_tune.trajectory import Kind
 
 CALLS = {"c": CRITICAL, "n": NONE, "p": Kind.PLAN_CREATION.value, "a": Kind.CRITICAL_ACTION.value}

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_tune.select import select
-from atlas_tune.select.controls import (
+from atlas_tune.select.controls.controls import (
     AllSteps,
     ComplementSteps,
     FirstSteps,

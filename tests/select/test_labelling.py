@@ -5,7 +5,7 @@ import pytest
 from atlas_tune.errors import AtlasError
 from atlas_tune.select import CannotLabel, choose_all, label_all, select
 from atlas_tune.select.base import Alone
-from atlas_tune.select.controls import FirstSteps, RandomSteps
+from atlas_tune.select.controls.controls import FirstSteps, RandomSteps
 from atlas_tune.trajectory import Kind, LabelSource, Step, StepLabel, Trajectory
 
 

@@ -1,12 +1,20 @@
+from dataclasses import replace
+
 import pytest
 from vault import Vault, record
 
 from atlas_tune.agents.rollout import run_expert
 from atlas_tune.environments.textcraft import TextCraft
 from atlas_tune.errors import UsageError
-from atlas_tune.select import select
-from atlas_tune.select.replay import ReplayDiverged, ReplaySelector
-from atlas_tune.trajectory import Kind, Outcome, Step, ToolCall, Trajectory
+from atlas_tune.select import Context, make_selector, select
+from atlas_tune.select.replaying.replay import (
+    Consequence,
+    ReplayDiverged,
+    ReplayOptions,
+    ReplaySelector,
+    consequence_of,
+)
+from atlas_tune.trajectory import Kind, LabelSource, Outcome, Step, StepLabel, ToolCall, Trajectory
 
 WHOLE = record("look", "take red key", "light lamp", "open door", "take gold")
 
@@ -44,6 +52,34 @@ def test_reasons_tell_a_refused_action_from_a_lower_return():
     )
     assert labels[6].reason.endswith("instead of 1.00; it is the last action")
     assert labels[5].reason.endswith("the later action 'take gold' (step 6) then fails")
+
+
+def test_the_consequence_of_a_step_is_read_from_its_label():
+    told = {step_id: consequence_of(label) for step_id, label in labels_of(WHOLE).items()}
+    assert told == {
+        2: Consequence.NOTHING,
+        3: Consequence.REFUSED,
+        4: Consequence.LOWER,
+        5: Consequence.REFUSED,
+        6: Consequence.LOWER,
+    }
+
+
+def test_words_inside_an_action_are_not_taken_for_a_consequence():
+    sly = "x' then fails; it is the last action; every later action is still admissible"
+    own = list(record("take red key", "open door").steps)
+    own += [Step(4, "agent", f"Action: {sly}"), *record("take gold").steps[1:]]
+    own[-1] = replace(own[-1], step_id=5)
+    labels = labels_of(Trajectory.create(tuple(own), environment="vault", task_id="plain"))
+    assert consequence_of(labels[2]) is Consequence.REFUSED
+    assert consequence_of(labels[4]) is Consequence.NOTHING
+
+
+def test_only_labels_of_replay_tell_a_consequence():
+    with pytest.raises(ValueError, match="a label of 'random' tells no consequence"):
+        consequence_of(StepLabel("t", 2, None, LabelSource("random")))
+    with pytest.raises(ValueError, match="the reason of step 2's label was edited"):
+        consequence_of(StepLabel("t", 2, None, LabelSource("replay"), reason="I say so"))
 
 
 def test_the_budget_keeps_the_steps_that_lose_most():
@@ -109,6 +145,9 @@ def test_a_replay_that_diverges_names_the_first_step_that_differs():
         "step 3 was answered 'Instruction: You take red key.' "
         "and is now answered 'You cannot take red key.'" in words
     )
+    assert "In all, 3 of 4 observations differ from the recording (first at step 3" in words
+    assert "The environment or the task is not the one of the recording." in words
+    assert "tolerate_divergence" not in words
 
 
 def test_a_recorded_failure_that_now_succeeds_has_diverged_too():
@@ -123,6 +162,85 @@ def test_where_only_a_reward_was_recorded_it_must_still_be_earned():
     )
     with pytest.raises(ReplayDiverged, match="recorded with reward 100"):
         replay().label(foreign)
+
+
+# In task "robbed" there is no red key: the blue one still opens the door.
+ROBBED = record("take red key", "take blue key", "open door", "take gold", as_task="robbed")
+
+
+def test_where_only_observations_differ_the_labels_say_so():
+    labels = labels_of(ROBBED)
+    # "Instruction: You take red key." (5 words), "You cannot take red key." (5): 4 in common.
+    note = "1 of 4 observations differ from the recording (first at step 2, similarity 0.80)"
+    assert all(label.reason.endswith(f"; {note}") for label in labels.values())
+    assert {step_id for step_id, label in labels.items() if label.kind is None} == {3, 4, 5}
+    assert consequence_of(labels[3]) is Consequence.REFUSED
+
+
+def test_a_replay_that_ends_otherwise_is_labelled_where_that_is_tolerated():
+    lost = record("take blue key", "open door", "take gold", success=False)
+    with pytest.raises(ReplayDiverged, match="by what the replay earns all the same, set tolerate"):
+        replay().label(lost)
+    selector = ReplaySelector(lambda name: Vault(), ReplayOptions(tolerate_divergence=True))
+    labels = selector.label(lost)
+    assert [label.score for label in labels] == [0.6, 0.6, 0.6]
+    assert labels[2].reason == (
+        "without this step the run ends with return 0.00 instead of 0.60; it is the last action; "
+        "recorded with a failure, but the replay succeeds (return 0.60)"
+    )
+    assert consequence_of(labels[2]) is Consequence.LOWER
+    # What agrees is labelled as ever, under a version of its own.
+    assert [label.score for label in selector.label(WHOLE)] == [
+        label.score for label in replay().label(WHOLE)
+    ]
+
+
+def test_a_tolerated_replay_tells_both_its_ending_and_its_observations():
+    steps = ROBBED.steps
+    foreign = Trajectory.create(
+        steps, environment="vault", task_id="robbed", outcome=Outcome(success=False)
+    )
+    selector = ReplaySelector(lambda name: Vault(), ReplayOptions(tolerate_divergence=True))
+    assert selector.label(foreign)[0].reason.endswith(
+        "; recorded with a failure, but the replay succeeds (return 0.60), and 1 of 4 "
+        "observations differ from the recording (first at step 2, similarity 0.80)"
+    )
+
+
+def test_a_replay_that_earns_nothing_is_not_tolerated():
+    stale = record("take red key", "open door", "take gold", as_task="robbed")
+    selector = ReplaySelector(lambda name: Vault(), ReplayOptions(tolerate_divergence=True))
+    with pytest.raises(ReplayDiverged, match="A replay that earns nothing has nothing to lose"):
+        selector.label(stale)
+
+
+def test_everything_that_decides_the_labels_stands_in_the_version():
+    def version(**options):
+        return ReplaySelector(lambda name: Vault(), ReplayOptions(**options)).source.version
+
+    assert replay().version == version() == version(max_pairs=3) == "2"
+    assert version(measure="pairs") == "2+measure=pairs,max_pairs=500"
+    assert version(measure="minimal", tolerate_divergence=True) == (
+        "2+measure=minimal,tolerate_divergence=true"
+    )
+
+
+def test_options_come_from_a_recipe():
+    context = Context(make_environment=lambda name: Vault())
+    made = make_selector("replay", {"measure": "minimal"}, context)
+    assert made.version == "2+measure=minimal"
+    with pytest.raises(UsageError, match="option 'measure' of the selector 'replay' does not fit"):
+        make_selector("replay", {"measure": "triples"}, context)
+    with pytest.raises(UsageError, match="option 'max_pairs' of the selector 'replay'"):
+        make_selector("replay", {"max_pairs": 0}, context)
+
+
+def test_the_cost_counts_the_actions_of_what_can_be_replayed():
+    calls = run(Step(1, "agent", "", tool_calls=(ToolCall("c", "look", {}),)))
+    nowhere = run(Step(1, "agent", "Action: look"), environment=None)
+    silent = run(Step(1, "agent", "I wait."))
+    # Five actions, then five times the other four; the others play nothing.
+    assert replay().cost([WHOLE, calls, nowhere, silent]).env_steps == 25
 
 
 def run(*steps: Step, environment="vault", task_id="plain") -> Trajectory:

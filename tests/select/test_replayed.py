@@ -5,7 +5,7 @@ import pytest
 
 from atlas_tune.agents.react import format_turn
 from atlas_tune.environments import make_environment
-from atlas_tune.select.replayed import Replayer
+from atlas_tune.select.replaying.replayed import Replayer
 from atlas_tune.trajectory import Outcome, Step, ToolCall, Trajectory
 from atlas_tune.trajectory.filters import Verdict
 from atlas_tune.trajectory.messages import from_messages

@@ -1,19 +1,27 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from atlas_tune.errors import UsageError
 from atlas_tune.select import SELECTOR_NAMES, Context, make_selector, selector_options
 from atlas_tune.trajectory import Selection
+from trajectory.runs import craft_run
 
-CONTEXT = Context(other=[Selection("t", (2,), "x")], make_environment=lambda name: None)
+NEEDED = {"oracle": {"model": "m"}, "combine": {"parts": [{"selector": "first"}]}}
+CONTEXT = Context(
+    other=[Selection("t", (2,), "x")],
+    make_environment=lambda name: None,
+    model="m",
+    trajectories=[craft_run(task_id="one"), craft_run(task_id="two")],
+    directory=Path("selector_files"),
+)
 
 
 @pytest.mark.parametrize("name", SELECTOR_NAMES)
 def test_every_name_makes_a_selector_of_that_name(name):
-    options = {"model": "m"} if name == "oracle" else {}
-    assert make_selector(name, options, CONTEXT).name == name
+    assert make_selector(name, NEEDED.get(name), CONTEXT).name == name
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def test_what_does_not_exist_or_fit_is_said(name, options, words):
 
 
 def test_options_are_checked_without_building_anything():
-    assert selector_options("random", {"seed": 4}).model_dump() == {"seed": 4}
+    assert selector_options("complement", {"seed": 4}).model_dump() == {"seed": 4}
 
 
 def test_selecting_needs_no_torch_and_loads_no_environment():

@@ -7,8 +7,8 @@ import tarfile
 import pytest
 
 from atlas_tune.errors import AtlasError, UsageError
-from atlas_tune.select.ratings import CRITICAL
-from atlas_tune.select.yardsticks import YARDSTICK_NAMES, load_yardstick, score_rises
+from atlas_tune.select.auditing.ratings import CRITICAL
+from atlas_tune.select.auditing.yardsticks import YARDSTICK_NAMES, load_yardstick, score_rises
 from atlas_tune.trajectory import Step, Trajectory
 from atlas_tune.trajectory.formats.reading import read_sources
 from shared_data import shared_data
@@ -52,7 +52,7 @@ def test_necessity_marks_what_cannot_be_left_out(data):
         [],
     )
     found = load_yardstick("necessity", data)
-    assert marked(found) == {"g1": ["take", "put"]}
+    assert marked(found) == {"g1": ["Action:\ntake", "Action:\nput"]}
     assert [bad.line for bad in found.left_out] == [2, 3, 4, 5]
     assert "one true or false in 'necessary'" in found.left_out[0].reason
     assert "not won by all of its actions" in found.left_out[1].reason

@@ -2,7 +2,11 @@
 
 All running episodes share one batch. Their keys and values stay in the cache from turn to turn,
 so a turn costs the new observation and the reply, not the whole history; and what all episodes
-begin with (the instruction) is computed once for all of them.
+begin with (the instruction) is computed once for all of them. Where one prompt begins another one,
+as the places of one recorded run do, the longest is read once for all.
+
+At a temperature above 0 tokens are sampled, each reply with random numbers of its own: see
+:mod:`.streams`.
 
 Rows of a batch are kept apart by the attention mask: a row's padding slots are never attended to,
 and positions count real tokens only, so that the reply to a conversation is the one it would get
@@ -24,6 +28,11 @@ from transformers.cache_utils import Cache
 from atlas_tune.agents.chat_template import render_text
 from atlas_tune.agents.kv_cache import growing_cache
 from atlas_tune.agents.local_model import load_model, load_tokenizer
+from atlas_tune.agents.making import ConversationTooLong
+from atlas_tune.agents.prefixes import longest_of_each, shared_prefix
+from atlas_tune.agents.sampling import sample
+from atlas_tune.agents.streams import hashed, reply_seed
+from atlas_tune.errors import UsageError
 from atlas_tune.trajectory.messages import Message
 
 
@@ -38,15 +47,28 @@ class _Row:
     """The last sampled token: chosen, but not yet read by the model."""
     tokens: int = 0
     """Real tokens in the cache: the position of the next one."""
+    seed: int = 0
+    """Of the reply that is being written."""
 
 
 class LocalPolicy:
-    """Greedy decoding with a transformers model.
+    """A transformers model that answers, greedily unless it is given a temperature.
+
+    A reply is the same alone and in any batch, up to rounding. One exception: a template that
+    rewrites the past of one conversation lets the whole batch be read anew, as text, and a model
+    may have written tokens that its tokenizer would not choose.
 
     Args:
         model: a causal language model; its own dtype and device are used.
         tokenizer: its tokenizer, with a chat template.
         max_new_tokens: the longest reply; a longer one is cut there.
+        temperature: 0 takes the likeliest token; above 0, tokens are sampled from
+            softmax(logits / temperature).
+        seed: of the samples; with the episode's key and turn it decides a reply.
+        context: the most tokens of prompt and reply together; None checks nothing.
+
+    Raises:
+        UsageError: the temperature is below 0.
     """
 
     def __init__(
@@ -54,10 +76,19 @@ class LocalPolicy:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int = 256,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        context: int | None = None,
     ) -> None:
+        if not temperature >= 0:
+            raise UsageError(f"A temperature is 0 (greedy) or above, not {temperature}.")
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.seed = seed
+        self.context = context
         self.ends = _end_tokens(model, tokenizer)
         # A window counts slots of the cache, hidden ones too, so rows of a batch would see less
         # than alone: models with one act in one episode at a time.
@@ -68,22 +99,45 @@ class LocalPolicy:
 
     @torch.inference_mode()
     def replies(self, conversations: Mapping[str, Sequence[Message]]) -> dict[str, str]:
-        """The next assistant message of each conversation, without its end-of-turn token."""
+        """The next assistant message of each conversation, without its end-of-turn token.
+
+        Raises:
+            ConversationTooLong: a conversation and its reply may not fit into the context.
+        """
         texts = {
             key: render_text(self.tokenizer, messages, generation_prompt=True)
             for key, messages in conversations.items()
         }
+        seeds = {key: reply_seed(self.seed, key, said) for key, said in conversations.items()}
         if self._windowed:
-            return {key: self._batch({key: text})[key] for key, text in texts.items()}
-        return self._batch(texts) if texts else {}
+            return {key: self._batch({key: text}, seeds)[key] for key, text in texts.items()}
+        return self._batch(texts, seeds) if texts else {}
 
-    def _batch(self, texts: Mapping[str, str]) -> dict[str, str]:
+    def forget(self) -> None:
+        """Drop all episodes and the memory that their keys and values take."""
+        self._rows = []
+        self._cache = None
+        self._mask_BL = torch.zeros(0, 0, dtype=torch.long)
+
+    def _batch(self, texts: Mapping[str, str], seeds: Mapping[str, int]) -> dict[str, str]:
         if self._all_continue(texts):
             self._keep(set(texts))
             segments = [self._continue(row, texts[row.key]) for row in self._rows]
+            for row, segment in zip(self._rows, segments, strict=True):
+                self._check_fits(row.tokens + len(segment))
         else:
             segments = self._start(texts)
+        for row in self._rows:
+            row.seed = seeds[row.key]
         return self._generate(self._feed(segments))
+
+    def _check_fits(self, prompt: int) -> None:
+        if self.context is not None and prompt + self.max_new_tokens > self.context:
+            self.forget()
+            raise ConversationTooLong(
+                f"The conversation has {prompt} tokens, and with a reply of up to "
+                f"{self.max_new_tokens} it exceeds the {self.context} that the model can read."
+            )
 
     def _all_continue(self, texts: Mapping[str, str]) -> bool:
         """Whether every text goes on from what the cache holds.
@@ -95,19 +149,47 @@ class LocalPolicy:
         return all(key in seen and text.startswith(seen[key]) for key, text in texts.items())
 
     def _start(self, texts: Mapping[str, str]) -> list[list[int]]:
-        """A new batch: read what all prompts begin with once, and return the rest of each."""
-        prompts = {key: self._encode(text) for key, text in texts.items()}
-        self._rows = [_Row(key, seen=text) for key, text in texts.items()]
+        """A new batch: read what all prompts begin with once, and return the rest of each.
+
+        A prompt with which another one begins costs nothing: it is that one's row, cut off.
+        """
+        prompts = [self._encode(text) for text in texts.values()]
+        for ids in prompts:
+            self._check_fits(len(ids))
+        rows = [_Row(key, seen=text) for key, text in texts.items()]
+        longest = longest_of_each(prompts)
+        read = sorted(set(longest))
+        self._rows = [rows[i] for i in read]
         self._cache = growing_cache(self.model.config)
         self._mask_BL = torch.zeros(1, 0, dtype=torch.long, device=self.model.device)
-        shared = _shared_prefix(list(prompts.values()))
+        shared = shared_prefix([prompts[i] for i in read])
         if shared:
             self._forward(torch.tensor([shared]), torch.ones(1, len(shared), dtype=torch.long))
-        everyone = torch.zeros(len(self._rows), dtype=torch.long, device=self.model.device)
+        everyone = torch.zeros(len(read), dtype=torch.long, device=self.model.device)
         self._select(everyone)
         for row in self._rows:
             row.tokens = len(shared)
-        return [ids[len(shared) :] for ids in prompts.values()]
+        if len(read) == len(rows):
+            return [ids[len(shared) :] for ids in prompts]
+        rest = [prompts[i][len(shared) : -1] for i in read]
+        if any(rest):
+            self._feed(rest)
+        self._cut(rows, [read.index(i) for i in longest], [len(ids) - 1 for ids in prompts])
+        return [ids[-1:] for ids in prompts]
+
+    def _cut(self, rows: list[_Row], of: list[int], tokens: list[int]) -> None:
+        """Make the batch ``rows`` of the rows that were read: each the first tokens of one.
+
+        Under causal attention keys and values of a beginning do not depend on what follows, so
+        hiding the rest gives the cache of the shorter prompt.
+        """
+        device = self.model.device
+        self._select(torch.tensor(of, device=device))
+        kept_B = torch.tensor(tokens, device=device)
+        self._mask_BL = self._mask_BL * (self._mask_BL.cumsum(1) <= kept_B[:, None])
+        self._rows = rows
+        for row, count in zip(rows, tokens, strict=True):
+            row.tokens = count
 
     def _continue(self, row: _Row, text: str) -> list[int]:
         """The tokens that a row's conversation has gained since the last reply."""
@@ -156,8 +238,8 @@ class LocalPolicy:
     def _generate(self, logits_BV: torch.Tensor) -> dict[str, str]:
         sampled: list[list[int]] = [[] for _ in self._rows]
         open_rows = set(range(len(self._rows)))
-        for _ in range(self.max_new_tokens):
-            chosen = logits_BV.argmax(-1).tolist()
+        for place in range(self.max_new_tokens):
+            chosen = self._choose(logits_BV, place)
             for i in sorted(open_rows):
                 sampled[i].append(chosen[i])
             open_rows = {i for i in open_rows if chosen[i] not in self.ends}
@@ -170,6 +252,16 @@ class LocalPolicy:
         return {
             row.key: self._finish(row, ids) for row, ids in zip(self._rows, sampled, strict=True)
         }
+
+    def _choose(self, logits_BV: torch.Tensor, place: int) -> list[int]:
+        """Each row's next token, the one at ``place`` of its reply."""
+        if self.temperature == 0:
+            chosen = logits_BV.argmax(-1)
+        else:
+            seeds = [hashed(row.seed, place) for row in self._rows]
+            chosen = sample(logits_BV, self.temperature, seeds)
+        tokens: list[int] = chosen.tolist()
+        return tokens
 
     def _finish(self, row: _Row, sampled: list[int]) -> str:
         """The reply's text; remembers what the cache holds of it."""
@@ -189,16 +281,6 @@ class LocalPolicy:
                 ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
-
-
-def _shared_prefix(prompts: list[list[int]]) -> list[int]:
-    """The tokens with which all prompts begin, short of the last token of any prompt."""
-    limit = min(len(prompt) for prompt in prompts) - 1
-    first = prompts[0]
-    length = 0
-    while length < limit and all(prompt[length] == first[length] for prompt in prompts):
-        length += 1
-    return first[:length]
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.policy import Policy
 from atlas_tune.agents.react import REPLY_FORMAT, format_turn, parse_turn
-from atlas_tune.environments.base import Expert, TextEnv
 from atlas_tune.trajectory import Observation, Outcome, Step, Trajectory
-from atlas_tune.trajectory.messages import Message
+from atlas_tune.trajectory.messages import Message, from_messages
+
+if TYPE_CHECKING:
+    from atlas_tune.environments.base import Expert, TextEnv
 
 PREFILL = "OK."
 """The agent's first turn in AgentGym's conversations: it follows the instruction, so that the
@@ -31,6 +33,11 @@ class Episode:
     ended: bool = False
     invalid: int = 0
     """How many replies held no action that the environment could take."""
+    history: tuple[Message, ...] = ()
+    """What the agent saw before its first turn, where the run does not start at the task's
+    beginning: see :mod:`.resume`."""
+    earned: float = 0.0
+    """The reward of the moves that were played before the first turn."""
 
     @classmethod
     def start(cls, env: TextEnv, task_id: str) -> Episode:
@@ -40,16 +47,20 @@ class Episode:
 
     @property
     def reward(self) -> float:
-        """The return so far: the sum of the rewards."""
-        return sum(reward for _, _, reward in self.turns)
+        """The return so far: the sum of the rewards, those before the first turn included."""
+        return self.earned + sum(reward for _, _, reward in self.turns)
 
-    def messages(self) -> list[Message]:
-        """The conversation so far, as the policy sees it."""
-        messages = [
+    def opening(self) -> list[Message]:
+        """The conversation before the agent's first turn."""
+        return list(self.history) or [
             {"role": "user", "content": f"{self.env.instruction}\n\n{REPLY_FORMAT}"},
             {"role": "assistant", "content": PREFILL},
             {"role": "user", "content": self.observation},
         ]
+
+    def messages(self) -> list[Message]:
+        """The conversation so far, as the policy sees it."""
+        messages = self.opening()
         for reply, answer, _ in self.turns:
             messages += [
                 {"role": "assistant", "content": reply},
@@ -71,13 +82,12 @@ class Episode:
         self.ended = terminated or truncated
 
     def trajectory(self, agent: dict[str, Any]) -> Trajectory:
-        """The run as a trajectory, with the reward of each step under its ``metrics``."""
-        opening = self.messages()[:3]
-        steps = [
-            Step(1, "user", opening[0]["content"]),
-            Step(2, "agent", opening[1]["content"], is_copied_context=True),
-            Step(3, "user", opening[2]["content"]),
-        ]
+        """The run as a trajectory, with the reward of each step under its ``metrics``.
+
+        What the agent said in the opening is copied context: no step of this run.
+        """
+        opening = self.opening()
+        steps = list(from_messages(opening, copied=[True] * len(opening)))
         for reply, answer, reward in self.turns:
             steps.append(
                 Step(
@@ -125,16 +135,33 @@ def run_policy(
         max_steps: the step limit, in agent turns; replies without an action count.
         on_turn: called after each turn with all episodes, for progress.
     """
-    episodes = [Episode.start(make_env(), task_id) for task_id in task_ids]
-    for _ in range(max_steps):
-        running = {str(i): e for i, e in enumerate(episodes) if not e.ended}
+    episodes = {str(i): Episode.start(make_env(), task) for i, task in enumerate(task_ids)}
+    play_on(episodes, policy, dict.fromkeys(episodes, max_steps), on_turn)
+    return list(episodes.values())
+
+
+def play_on(
+    episodes: Mapping[str, Episode],
+    policy: Policy,
+    turns: Mapping[str, int],
+    on_turn: Callable[[list[Episode]], None] = lambda episodes: None,
+) -> None:
+    """Let a policy act in episodes, all at once, until each has ended or used up its turns.
+
+    Args:
+        episodes: by the key under which the policy knows each.
+        policy: answers all running episodes together.
+        turns: by key, the most turns that the policy takes; replies without an action count.
+        on_turn: called after each turn with all episodes, for progress.
+    """
+    for turn in range(max(turns.values(), default=0)):
+        running = {k: e for k, e in episodes.items() if not e.ended and turn < turns[k]}
         if not running:
             break
         replies = policy.replies({key: e.messages() for key, e in running.items()})
         for key, episode in running.items():
             episode.act(replies[key])
-        on_turn(episodes)
-    return episodes
+        on_turn(list(episodes.values()))
 
 
 def in_batches(task_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

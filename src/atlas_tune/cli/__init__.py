@@ -18,12 +18,13 @@ import typer
 from atlas_tune import __version__
 from atlas_tune.cli import (
     auditing,
-    data,
+    collecting,
     exporting,
     importing,
     looking,
     models,
     runs,
+    selecting,
     sorting,
     splitting,
 )
@@ -39,14 +40,14 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": runs.run,
     "import": importing.import_,
-    "collect": data.collect,
+    "collect": collecting.collect,
     "stats": looking.stats,
     "show": looking.show,
     "validate": looking.validate,
     "filter": sorting.filter_,
     "dedupe": sorting.dedupe,
     "split": splitting.split,
-    "select": data.select,
+    "select": selecting.select,
     "agree": auditing.agree,
     "audit": auditing.audit,
     "tune": models.tune,

@@ -13,9 +13,10 @@ from atlas_tune.progress import print_tables
 from atlas_tune.trajectory.visible import one_line
 
 if TYPE_CHECKING:
-    from atlas_tune.select.agreement import Agreement, Pair
-    from atlas_tune.select.audit import Audit, KindScores, Scores
-    from atlas_tune.select.resampling import Figure
+    from atlas_tune.select.auditing.agreement import Agreement, Pair
+    from atlas_tune.select.auditing.audit import Audit, KindScores, Scores
+    from atlas_tune.select.auditing.criticality import Criticality
+    from atlas_tune.select.auditing.resampling import Figure
 
 
 def tell_agreement(parts: Mapping[str, Agreement], raters: Sequence[str]) -> None:
@@ -96,6 +97,39 @@ def _tell_kinds(title: str, kinds: Mapping[str, KindScores]) -> None:
         counts = (f"{scores.steps:,}", f"{scores.hits:,}")
         table.add_row(Text(_words(kind)), *map(Text, counts), value, interval)
     print_tables(table)
+
+
+def tell_criticality(found: Criticality) -> None:
+    """Print the chief figures of measured selections; the page has all of them with intervals."""
+    print(
+        f"{found.trajectories:,} runs, {found.steps:,} steps, {found.necessary:,} necessary; "
+        f"whole runs return {_bare(found.whole.reward)}"
+    )
+    columns = ["", "steps", "precision", "recall", "F1", "AP", "return alone", "random alone"]
+    acted = found.policy is not None
+    table = _table(*columns, *(("after", "random after", "gain", "random gain") if acted else ()))
+    for one in found.selections:
+        scores, alone = one.necessity.scores, one.sufficiency
+        cells: list[Figure | None] = [
+            scores.precision,
+            scores.recall,
+            scores.f1,
+            one.necessity.average_precision,
+            alone.reward,
+            alone.control_reward,
+        ]
+        if one.started is not None:
+            success = one.started.success
+            cells += [success.after, success.control_after, success.gain, success.control_gain]
+        row = [Text(one_line(one.name)), Text(f"{one.steps:,}")]
+        table.add_row(*row, *(Text(_bare(cell)) for cell in cells))
+    print_tables(table)
+    if found.baseline is not None:
+        print(f"The policy from the beginning: success {_bare(found.baseline.success)}.")
+
+
+def _bare(figure: Figure | None) -> str:
+    return "undefined" if figure is None or figure.value is None else f"{figure.value:.3f}"
 
 
 def _table(*columns: str) -> Table:

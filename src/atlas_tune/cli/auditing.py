@@ -6,21 +6,25 @@ Both read and change nothing. What their figures mean: docs/agreement.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atlas_tune.cli.audit_json import (
+    audit_json,
+    bootstrap_json,
+    left_json,
+    several,
+    tell_left,
+)
+from atlas_tune.cli.measuring import Measuring, measure_criticality
 from atlas_tune.cli.options import Json, tell, tell_rejected
 from atlas_tune.errors import UsageError
-from atlas_tune.progress import say
 
 if TYPE_CHECKING:
-    from atlas_tune.select.audit import Audit
-    from atlas_tune.select.ratings import Compared
-    from atlas_tune.select.yardsticks import Yardstick
+    from atlas_tune.select.auditing.yardsticks import Yardstick
     from atlas_tune.trajectory import Trajectory
 
 _DRAWS = 2000
@@ -59,9 +63,9 @@ def agree(
     if len(files) < 2:
         raise UsageError("Agreement is between two files or more: name another one.")
     from atlas_tune.cli.audit_tables import tell_agreement, tell_confusion
-    from atlas_tune.select.agreement import agree as agreement_of
-    from atlas_tune.select.agreement import agree_by_environment
-    from atlas_tune.select.ratings import compare, read_rater
+    from atlas_tune.select.auditing.agreement import agree as agreement_of
+    from atlas_tune.select.auditing.agreement import agree_by_environment
+    from atlas_tune.select.auditing.ratings import compare, read_rater
 
     raters = [read_rater(file, threshold) for file in files]
     if threshold is not None and not any(rater.scored for rater in raters):
@@ -73,21 +77,25 @@ def agree(
         found = {
             **asdict(whole),
             "environments": {name: asdict(part) for name, part in parts.items()},
-            "not_compared": _left(compared),
-            "bootstrap": _how(draws, seed),
+            "not_compared": left_json(compared),
+            "bootstrap": bootstrap_json(draws, seed),
         }
         print(json.dumps(found))
         return
-    _tell_left(compared)
-    tell_agreement({"all": whole, **_several(parts)}, compared.raters)
+    tell_left(compared)
+    tell_agreement({"all": whole, **several(parts)}, compared.raters)
     for pair in whole.pairs:
         tell_confusion(pair)
 
 
 def audit(
-    selection: Annotated[
-        str | None,
-        typer.Argument(help="A selection file or a labels sidecar (FILE#NAME for one source)."),
+    selections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="A [B …]",
+            help="A selection file or a labels sidecar (FILE#NAME for one source); several only "
+            "with --measure.",
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -113,39 +121,104 @@ def audit(
         Path | None,
         typer.Option(help="Write the yardstick's runs here, to select from.", dir_okay=False),
     ] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Measure criticality by playing the runs again; page and JSON go here.",
+            file_okay=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="With --measure: the model that is started inside runs."),
+    ] = None,
+    rollouts: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --policy: from each place.  [default: 1]"),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="With --policy.  [default: 0, greedy]")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="With --policy: the longest reply.  [default: 256]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --policy: rollouts at once.  [default: 32]")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --policy: float32 (the default) or bfloat16.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="With --measure: at most so many runs, by lot.")
+    ] = None,
+    controls: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --measure: draws of matched random steps.  [default: 5]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --measure: tell what it would take.")
+    ] = False,
     draws: Draws = _DRAWS,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Hold a selection against measured labels, score rises or a yardstick made by people.
+    """Hold selections against measured labels, score rises, a yardstick, or the runs themselves.
 
     A yardstick has runs of its own: write them with --write-runs, select from them, then audit.
+    With --measure the runs are played again, without and with nothing but the selected steps.
     """
+    measuring = Measuring(
+        policy,
+        rollouts,
+        temperature,
+        max_new_tokens,
+        batch_size,
+        precision,
+        most,
+        controls,
+        dry_run,
+    )
+    measuring.check(measure)
+    if measure is not None:
+        measuring.check_alone(
+            against=against,
+            yardstick=yardstick,
+            labels=labels,
+            threshold=threshold,
+            write_runs=write_runs,
+        )
+        return measure_criticality(selections or (), runs, measure, measuring, draws, seed, as_json)
+    if len(selections or ()) > 1:
+        raise UsageError(
+            "One selection is audited at a time; several are measured with --measure DIR."
+        )
+    selection = selections[0] if selections else None
     if (against is None) == (yardstick is None):
         raise UsageError("Name what to hold the selection against: --against or --yardstick.")
     if yardstick is None and write_runs is not None:
         raise UsageError("--write-runs writes the runs of a yardstick: name one with --yardstick.")
-    measure = _yardstick(yardstick, data, runs) if yardstick is not None else None
-    if measure is not None and write_runs is not None:
+    known = _yardstick(yardstick, data, runs) if yardstick is not None else None
+    if known is not None and write_runs is not None:
         if selection is not None:
             raise UsageError("--write-runs is for before the selection: leave one of them out.")
-        _write_runs(measure, write_runs, as_json)
+        _write_runs(known, write_runs, as_json)
         return
     if selection is None:
         raise UsageError("Name the selection file, or the labels sidecar, to audit.")
     from atlas_tune.cli.audit_tables import tell_audit
-    from atlas_tune.select.audit import audit as audit_of
-    from atlas_tune.select.ratings import compare, read_rater, with_kinds
-    from atlas_tune.select.yardsticks import score_rises
+    from atlas_tune.select.auditing.audit import audit as audit_of
+    from atlas_tune.select.auditing.ratings import compare, read_rater, with_kinds
+    from atlas_tune.select.auditing.yardsticks import score_rises
 
     rater = read_rater(selection)
     if labels is not None:
         rater = with_kinds(rater, read_rater(labels))
     polarity = "critical"
-    if measure is not None:
-        trajectories: list[Trajectory] | None = list(measure.runs)
-        reference = measure.rater
-        polarity = measure.polarity
+    if known is not None:
+        trajectories: list[Trajectory] | None = list(known.runs)
+        reference = known.rater
+        polarity = known.polarity
     elif against == "progress":
         if runs is None:
             raise UsageError("Score rises stand in the trajectories: name them with --runs.")
@@ -161,16 +234,16 @@ def audit(
     compared = compare([rater, reference], trajectories)
     found = audit_of(compared, draws, seed)
     if as_json:
-        print(json.dumps(_audit_json(found, compared, polarity, _how(draws, seed))))
+        print(json.dumps(audit_json(found, compared, polarity, bootstrap_json(draws, seed))))
         return
-    if measure is not None:
-        print(f"{measure.name}: {measure.what}")
-    _tell_left(compared)
-    tell_audit(found, _several(found.environments), polarity)
+    if known is not None:
+        print(f"{known.name}: {known.what}")
+    tell_left(compared)
+    tell_audit(found, several(found.environments), polarity)
 
 
 def _yardstick(name: str, data: Path, runs: Path | None) -> Yardstick:
-    from atlas_tune.select.yardsticks import load_yardstick
+    from atlas_tune.select.auditing.yardsticks import load_yardstick
 
     if runs is not None:
         raise UsageError("A yardstick has runs of its own: leave out --runs.")
@@ -197,64 +270,3 @@ def _read(runs: Path | None) -> list[Trajectory] | None:
     from atlas_tune.cli.options import read_runs
 
     return None if runs is None else read_runs(runs)[0]
-
-
-def _how(draws: int, seed: int) -> dict[str, Any]:
-    return {"clusters": "trajectories", "draws": draws, "seed": seed, "confidence": 0.95}
-
-
-def _left(compared: Compared) -> dict[str, Any]:
-    return {
-        "trajectories_without": [
-            {"rater": name, "trajectories": count}
-            for name, count in zip(compared.raters, compared.without, strict=True)
-        ],
-        "trajectories_of_one_rater": compared.alone,
-        "trajectories_of_unknown_steps": compared.steps_unknown,
-        "trajectories_not_in_runs": compared.not_in_runs,
-        "steps_of_one_rater": compared.steps_unrated,
-    }
-
-
-def _tell_left(compared: Compared) -> None:
-    for name, count in zip(compared.raters, compared.without, strict=True):
-        if count:
-            say(f"{count:,} trajectories are not rated by {name}.")
-    for count, why in (
-        (compared.alone, "trajectories are rated by fewer than two: not compared"),
-        (compared.steps_unknown, "trajectories are known by selections only: name --runs"),
-        (compared.not_in_runs, "rated trajectories are not in the runs: not compared"),
-        (compared.steps_unrated, "steps are rated by fewer than two: not compared"),
-    ):
-        if count:
-            say(f"{count:,} {why}.")
-
-
-def _several(parts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The environments, where there are several; one alone is all there is."""
-    return parts if len(parts) > 1 else {}
-
-
-def _audit_json(
-    found: Audit, compared: Compared, polarity: str, how: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "raters": list(compared.raters),
-        "polarity": polarity,
-        **_scores_json(asdict(found.whole), polarity),
-        "environments": {
-            name: _scores_json(asdict(part), polarity) for name, part in found.environments.items()
-        },
-        "selected_kinds": {kind: asdict(part) for kind, part in found.selected_kinds.items()},
-        "marked_kinds": {kind: asdict(part) for kind, part in found.marked_kinds.items()},
-        "not_compared": _left(compared),
-        "bootstrap": how,
-    }
-
-
-def _scores_json(scores: dict[str, Any], polarity: str) -> dict[str, Any]:
-    """Of errors only the recall is told: finding them is not what a selection is made for."""
-    if polarity == "error":
-        scores["recall_of_errors"] = scores.pop("recall")
-        del scores["precision"], scores["f1"]
-    return scores

@@ -93,7 +93,7 @@ def filter_(
     replayer = None
     if replay:
         from atlas_tune.environments import make_environment
-        from atlas_tune.select.replayed import Replayer
+        from atlas_tune.select.replaying.replayed import Replayer
 
         replayer = Replayer(make_environment)
         sieve.judge = replayer.judge

@@ -34,7 +34,7 @@ def render_page(results: Results) -> str:
     page = _templates().get_template("page.html")
     return page.render(
         policy=CONTENT_SECURITY_POLICY,
-        style=_style(),
+        style=style_sheet(),
         version=__version__,
         results=results,
         summary=summary(results),
@@ -82,7 +82,7 @@ def _templates() -> jinja2.Environment:
     return templates
 
 
-def _style() -> Markup:
+def style_sheet() -> Markup:
     """The style sheet with both colour schemes; it is ours, so it is not escaped."""
     sheet = files("atlas_tune.report").joinpath("templates/page.css").read_text("utf-8")
     schemes = (

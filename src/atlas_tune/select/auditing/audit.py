@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_tune.select.agreement import by_environment
-from atlas_tune.select.ratings import CATEGORIES, CRITICAL, NONE, Compared, Row
-from atlas_tune.select.resampling import DRAWS, Array, Figure, bootstrapped, divided
+from atlas_tune.select.auditing.agreement import by_environment
+from atlas_tune.select.auditing.ratings import CATEGORIES, CRITICAL, NONE, Compared, Row
+from atlas_tune.select.auditing.resampling import DRAWS, Array, Figure, bootstrapped, divided
 
 _HIT, _SELECTED, _MARKED, _STEPS, _BY_LOT, _ATTAINABLE = range(6)
 

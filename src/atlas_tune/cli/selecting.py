@@ -1,16 +1,18 @@
-"""Commands that make, read and write trajectories, and select their steps."""
+"""The command that says which steps are critical: select."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atlas_tune.agents.local_model import DEFAULT_MODEL
 from atlas_tune.cli.options import (
     Json,
-    Output,
     Runs,
     Settings,
     beside,
@@ -20,64 +22,13 @@ from atlas_tune.cli.options import (
     tell,
     tell_rejected,
 )
-from atlas_tune.environments.habits import Habits
-from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.errors import UsageError
 from atlas_tune.progress import ticking
 from atlas_tune.trajectory import PAPER_BUDGET
 
-_HABITS = Habits()
-
-
-def collect(
-    environment: Annotated[str, typer.Argument(help="The environment, see `atlas-tune envs`.")],
-    output: Output,
-    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split.")] = 100,
-    split: Annotated[str, typer.Option(help="The split they come from.")] = "train",
-    seed: Annotated[int, typer.Option(help="Of the expert's habits.")] = 0,
-    look: Annotated[float, typer.Option(help="Habit: looking around, 0 to 1.")] = _HABITS.look,
-    slip: Annotated[float, typer.Option(help="Habit: a slip, then repair.")] = _HABITS.slip,
-    detour: Annotated[float, typer.Option(help="Habit: a needless action.")] = _HABITS.detour,
-    options: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Collect runs of an environment's expert; only successful runs are kept."""
-    from atlas_tune.agents.collect import collect_expert_runs, first_tasks
-    from atlas_tune.environments import make_environment
-    from atlas_tune.trajectory.quarantine import Rejected
-    from atlas_tune.trajectory.store import write_trajectories
-
-    try:
-        habits = Habits(look, slip, detour)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    env = make_environment(environment)
-    chosen = first_tasks(env, split, tasks, parse_options(options))
-    with ticking(f"collect {environment}") as tick:
-        collected = collect_expert_runs(
-            env,
-            chosen,
-            seed=seed,
-            habits=habits,
-            on_run=lambda done, of: tick(done, of, "runs"),
-        )
-    failures = [
-        Rejected(task, 0, 0, f"no expert run: {why}") for task, why in collected.failures.items()
-    ]
-    tell_rejected(failures)
-    if not collected.trajectories:
-        raise AtlasError(
-            f"The expert solved none of the {len(chosen)} tasks, so there is nothing to write. "
-            "Choose other tasks with --set, or let the expert stray less."
-        )
-    write_trajectories(output, collected.trajectories)
-    summary = {
-        "output": str(output),
-        "trajectories": len(collected.trajectories),
-        "steps": sum(len(t.agent_steps) for t in collected.trajectories),
-        "failed": len(collected.failures),
-    }
-    tell(summary, as_json, "{trajectories} trajectories with {steps} steps in {output}")
-    keep_rejected(output, failures)
+if TYPE_CHECKING:
+    from atlas_tune.select import Selector
+    from atlas_tune.trajectory import Trajectory
 
 
 def select(
@@ -86,7 +37,7 @@ def select(
         Path, typer.Option("-o", "--output", help="The selection file to write.", dir_okay=False)
     ],
     selector: Annotated[
-        str, typer.Option(help="all, complement, first, import, last, oracle, random or replay.")
+        str, typer.Option(help="Its name (docs/selectors.md), or your own FILE.py:FUNCTION.")
     ] = "replay",
     budget: Annotated[
         float, typer.Option(help="Largest share of a trajectory's steps, above 0, at most 1.")
@@ -102,8 +53,11 @@ def select(
             dir_okay=False,
         ),
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="The base policy, for selectors that ask one.")
+    ] = DEFAULT_MODEL,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Oracle: tell requests, tokens and cost; ask nothing.")
+        bool, typer.Option("--dry-run", help="Tell what labelling would take, and do nothing.")
     ] = False,
     batch_out: Annotated[
         Path | None,
@@ -147,7 +101,6 @@ def select(
     from atlas_tune.environments import make_environment
     from atlas_tune.llm import Journal
     from atlas_tune.select import Context, make_selector
-    from atlas_tune.select.base import Selector
     from atlas_tune.select.labelling import same_source
     from atlas_tune.select.oracle import OracleOptions
     from atlas_tune.select.registry import selector_options
@@ -189,16 +142,19 @@ def select(
                 oracle.submit()
             built: Selector = oracle.selector()
         else:
-            built = make_selector(
-                selector,
-                given.model_dump(),
-                Context(
-                    share=budget,
-                    other=list(read_selections(of).values()) if of else None,
-                    imported=list(read_labels(imported)) if imported.is_file() else (),
-                    make_environment=make_environment,
-                ),
+            context = Context(
+                share=budget,
+                other=list(read_selections(of).values()) if of else None,
+                journal=journal,
+                imported=list(read_labels(imported)) if imported.is_file() else (),
+                make_environment=make_environment,
+                model=model,
+                trajectories=trajectories,
+                directory=beside(sidecar, ".files"),
             )
+            built = make_selector(selector, given.model_dump(), context)
+            if dry_run:
+                return _tell_cost(built, trajectories, as_json)
         with ticking(f"select by {selector}") as tick:
             chosen, unlabelled = select_steps(
                 trajectories,
@@ -229,3 +185,22 @@ def select(
     }
     tell(summary, as_json, "{selected_steps} of {steps} steps selected in {output}")
     keep_rejected(output, [*rejected, *missing])
+
+
+def _tell_cost(selector: Selector, trajectories: Sequence[Trajectory], as_json: bool) -> None:
+    """What labelling would take; nothing is asked, played or written."""
+    cost: dict[str, Any] = asdict(selector.cost(trajectories))
+    told = [
+        f"{count:,} {what}"
+        for what, count in (
+            ("tokens to read", cost["read_tokens"]),
+            ("tokens to write at most", cost["written_tokens"]),
+            ("tokens to tune on", cost["tuned_tokens"]),
+            ("rollouts at most", cost["rollouts"]),
+            ("actions to play at most", cost["env_steps"]),
+        )
+        if count
+    ]
+    record = {"selector": selector.name, "trajectories": len(trajectories), **cost}
+    what = ", ".join(told) or "no model and no environment"
+    tell(record, as_json, "{selector}, {trajectories} trajectories: " + what)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_tune.select.ratings import CATEGORIES, CRITICAL, NONE, Compared, Row
-from atlas_tune.select.resampling import DRAWS, Array, Figure, bootstrapped, divided
+from atlas_tune.select.auditing.ratings import CATEGORIES, CRITICAL, NONE, Compared, Row
+from atlas_tune.select.auditing.resampling import DRAWS, Array, Figure, bootstrapped, divided
 
 Steps = Mapping[str, Mapping[int, Row]]
 

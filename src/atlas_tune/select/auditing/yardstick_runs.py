@@ -15,7 +15,8 @@ Marked = tuple[Trajectory, frozenset[int]]
 def necessity_run(record: Any) -> Marked:
     """A game with, for each action, whether the others still win without it.
 
-    The file keeps actions alone, so the run has neither a task's text nor observations.
+    The file keeps actions alone, so the run has neither a task's text nor observations. Its turns
+    are rendered as ``Action:`` over the action, so that it can be played again.
 
     Raises:
         InvalidTrajectory: the record is no such game.
@@ -33,7 +34,10 @@ def necessity_run(record: Any) -> Marked:
     if not won:
         raise InvalidTrajectory("the game is not won by all of its actions: none can be necessary")
     return Trajectory.create(
-        tuple(Step(number, "agent", action) for number, action in enumerate(actions, start=1)),
+        tuple(
+            Step(number, "agent", f"Action:\n{action}")
+            for number, action in enumerate(actions, start=1)
+        ),
         environment="alfworld",
         task_id=task,
         outcome=Outcome(success=True),

@@ -73,12 +73,12 @@ class RandomSteps(Alone):
 
     def __init__(self, seed: int = 0, other: Iterable[Selection] | None = None) -> None:
         self.seed = seed
-        self._other = None if other is None else _by_id(other)
+        self._other = None if other is None else by_id(other)
         self.version = f"1+seed={seed}"
         if self._other is not None:
             # The other arm sets the number; the common budget must not cut it again.
             self.share = 1.0
-            self.version += f",other={_fingerprint(self._other.values())}"
+            self.version += f",other={fingerprint(self._other.values())}"
 
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
         """A draw for every step; where another arm sets the number, the others are no candidates.
@@ -87,10 +87,10 @@ class RandomSteps(Alone):
             CannotLabel: the other arm has no selection of this trajectory.
         """
         own = [step.step_id for step in trajectory.agent_steps]
-        draws = _draws(self.name, self.seed, trajectory.trajectory_id, own)
+        draws = draws_of(self.name, self.seed, trajectory.trajectory_id, own)
         wanted = len(own)
         if self._other is not None:
-            wanted = len(_of(self._other, trajectory).step_ids)
+            wanted = len(selection_of(self._other, trajectory).step_ids)
         drawn = sorted(own, key=lambda step_id: -draws[step_id])[:wanted]
         return [
             StepLabel(
@@ -118,8 +118,8 @@ class ComplementSteps(Alone):
 
     def __init__(self, other: Iterable[Selection], seed: int = 0) -> None:
         self.seed = seed
-        self._other = _by_id(other)
-        self.version = f"1+seed={seed},other={_fingerprint(self._other.values())}"
+        self._other = by_id(other)
+        self.version = f"1+seed={seed},other={fingerprint(self._other.values())}"
 
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
         """The drawn steps as candidates; the other arm's steps and those not drawn are none.
@@ -128,8 +128,8 @@ class ComplementSteps(Alone):
             CannotLabel: the other arm has no selection of this trajectory.
         """
         own = [step.step_id for step in trajectory.agent_steps]
-        draws = _draws(self.name, self.seed, trajectory.trajectory_id, own)
-        taken = set(_of(self._other, trajectory).step_ids)
+        draws = draws_of(self.name, self.seed, trajectory.trajectory_id, own)
+        taken = set(selection_of(self._other, trajectory).step_ids)
         left = sorted((i for i in own if i not in taken), key=lambda step_id: -draws[step_id])
         drawn = left[: len(taken)]
         return [
@@ -145,7 +145,7 @@ class ComplementSteps(Alone):
         ]
 
 
-def _draws(name: str, seed: int, trajectory_id: str, step_ids: Iterable[int]) -> dict[int, float]:
+def draws_of(name: str, seed: int, trajectory_id: str, step_ids: Iterable[int]) -> dict[int, float]:
     """A number in [0, 1) for every step, the same on every machine and in every process.
 
     SHA-256 and not :func:`hash`, which Python salts per process. The selector's name goes in, so
@@ -161,11 +161,17 @@ def _draws(name: str, seed: int, trajectory_id: str, step_ids: Iterable[int]) ->
     return draws
 
 
-def _by_id(selections: Iterable[Selection]) -> dict[str, Selection]:
+def by_id(selections: Iterable[Selection]) -> dict[str, Selection]:
+    """Selections by the id of their trajectory."""
     return {selection.trajectory_id: selection for selection in selections}
 
 
-def _of(selections: dict[str, Selection], trajectory: Trajectory) -> Selection:
+def selection_of(selections: dict[str, Selection], trajectory: Trajectory) -> Selection:
+    """The other arm's selection of a trajectory.
+
+    Raises:
+        CannotLabel: there is none.
+    """
     try:
         return selections[trajectory.trajectory_id]
     except KeyError:
@@ -175,7 +181,7 @@ def _of(selections: dict[str, Selection], trajectory: Trajectory) -> Selection:
         ) from None
 
 
-def _fingerprint(selections: Iterable[Selection]) -> str:
+def fingerprint(selections: Iterable[Selection]) -> str:
     """A short hash of selections, whatever their order."""
     records = sorted(canonical_json(dump_selection(selection)) for selection in selections)
     return hashlib.sha256("\n".join(records).encode()).hexdigest()[:12]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from atlas_tune.errors import AtlasError, UsageError, nearest
-from atlas_tune.select.ratings import CRITICAL, NONE, Rater
-from atlas_tune.select.yardstick_runs import Marked, failed_run, necessity_run, web_run
+from atlas_tune.select.auditing.ratings import CRITICAL, NONE, Rater
+from atlas_tune.select.auditing.yardstick_runs import Marked, failed_run, necessity_run, web_run
 from atlas_tune.trajectory import InvalidTrajectory, Step, Trajectory
 from atlas_tune.trajectory.compression import DAMAGE, open_bytes
 from atlas_tune.trajectory.formats.reading import read_sources

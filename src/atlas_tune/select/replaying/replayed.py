@@ -11,7 +11,7 @@ from collections.abc import Callable
 from atlas_tune.environments.base import TextEnv
 from atlas_tune.errors import UsageError
 from atlas_tune.select.base import CannotLabel
-from atlas_tune.select.replay import moves_of, play
+from atlas_tune.select.replaying.playback import moves_of, play
 from atlas_tune.trajectory import Trajectory
 from atlas_tune.trajectory.filters import Verdict, recorded
 

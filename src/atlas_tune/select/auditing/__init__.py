@@ -1,0 +1,1 @@
+"""Holding selections against each other, against measured labels and yardsticks."""

@@ -1,0 +1,1 @@
+"""Controls: selections that know nothing of criticality, matched to one that does."""

@@ -1,0 +1,98 @@
+"""Labels that stand in a sidecar already, read as a selector gives them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+from atlas_tune.errors import UsageError, nearest
+from atlas_tune.select.base import Alone, CannotLabel
+from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory, standing
+from atlas_tune.trajectory.store import read_labels
+
+
+class LabelsOnFile(Alone):
+    """The labels of one source in a sidecar, as corrected by people."""
+
+    share: float | None = 1.0
+
+    def __init__(self, place: str) -> None:
+        """``place`` is ``FILE`` or ``FILE#NAME``, NAME a selector or a person.
+
+        Where NAME has labelled with several settings, ``FILE#NAME VERSION MODEL`` says which.
+
+        Raises:
+            UsageError: there is no such file or name in it, or more than one source fits.
+            BadRecord: a line of the file is no label.
+        """
+        file, _, name = place.partition("#")
+        path = Path(file)
+        if not path.is_file():
+            raise UsageError(f"There is no labels file {path}. Check the path.")
+        labels = list(read_labels(path))
+        corrections = {label.source for label in labels if label.supersedes is not None}
+        sources = list(dict.fromkeys(replace(one.source, run_id=None) for one in labels))
+        source = _the_one(path, name, sources, corrections)
+        kept = _with_corrections(labels, source)
+        self.name = source.name
+        self._path = path
+        self._labels = standing(kept)
+        ids = "\n".join(sorted(label.label_id for label in kept))
+        self.version = f"{source.version} on file {hashlib.sha256(ids.encode()).hexdigest()[:12]}"
+
+    def label(self, trajectory: Trajectory) -> list[StepLabel]:
+        """The labels of the trajectory's agent steps, a judge's in its order.
+
+        Raises:
+            CannotLabel: the file has none of this trajectory, or not of every step.
+        """
+        found = self._labels.get(trajectory.trajectory_id, [])
+        missing = {s.step_id for s in trajectory.agent_steps} - {one.step_id for one in found}
+        if missing:
+            what = "of this trajectory" if not found else f"of its step {min(missing)}"
+            raise CannotLabel(f"{self._path} has no label of {self.name} {what}")
+        return found
+
+
+def _the_one(
+    path: Path, name: str, sources: Sequence[LabelSource], corrections: Iterable[LabelSource]
+) -> LabelSource:
+    """The source that a name means."""
+    if name:
+        fitting = [one for one in sources if name in _forms(one)]
+    else:
+        # Who only corrects is no source of its own.
+        correcting = {replace(one, run_id=None) for one in corrections}
+        fitting = [one for one in sources if one not in correcting] or list(sources)
+    if not sources:
+        raise UsageError(f"{path} holds no labels at all. Check the path.")
+    if not fitting:
+        known = nearest(name, {one.name for one in sources})
+        raise UsageError(f"{path} holds no labels of '{name}': {known}")
+    if len(fitting) > 1:
+        names = sorted(_forms(one)[-1] for one in fitting)
+        raise UsageError(
+            f"{path} holds labels of several sources: {', '.join(names)}. Name one of them behind "
+            f"a '#', as in {path}#{names[0]}."
+        )
+    return fitting[0]
+
+
+def _forms(source: LabelSource) -> list[str]:
+    """How a source may be named: ever more of its name, version, model and prompt."""
+    parts = [source.name, source.version, source.model, source.prompt_hash]
+    return list(accumulate((part for part in parts if part), "{} {}".format))
+
+
+def _with_corrections(labels: Iterable[StepLabel], source: LabelSource) -> list[StepLabel]:
+    """The labels of a source, what corrects them, and what corrects that."""
+    kept: list[StepLabel] = []
+    ids: set[str] = set()
+    for label in labels:
+        if replace(label.source, run_id=None) == source or label.supersedes in ids:
+            kept.append(label)
+            ids.add(label.label_id)
+    return kept

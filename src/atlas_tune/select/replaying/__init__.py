@@ -1,0 +1,1 @@
+"""Selectors that play recorded actions again: necessity by removal, rises of the reward."""
