@@ -105,6 +105,18 @@ def model_digest(model: str) -> str:
     return digest.hexdigest()
 
 
+def model_identity(model: str) -> str:
+    """The name of a model and the first digits of its digest, wherever it lies on the machine.
+
+    Raises:
+        AtlasError: the model cannot be found.
+    """
+    # The directory's own name: where it lies decides nothing.
+    place = Path(model).expanduser()
+    name = place.resolve().name if place.exists() else model
+    return f"{name}@{model_digest(model)[:12]}"
+
+
 def model_origin(directory: str) -> str | None:
     """Where the weights of a model directory come from, if we made them by dequantising."""
     note = Path(directory) / _ORIGIN

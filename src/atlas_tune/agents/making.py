@@ -5,9 +5,9 @@ Nothing here imports torch before a policy is asked for.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from atlas_tune.agents.local_model import model_identity
 from atlas_tune.agents.policy import Policy
 from atlas_tune.errors import AtlasError
 
@@ -53,12 +53,7 @@ class LocalPolicies:
     def identity(self) -> str:
         """The model's name and the digest of its weights, which are read once for it."""
         if self._identity is None:
-            from atlas_tune.agents.local_model import model_digest
-
-            # The directory's own name: where it lies on a machine decides nothing.
-            place = Path(self.model).expanduser()
-            name = place.resolve().name if place.exists() else self.model
-            self._identity = f"{name}@{model_digest(self.model)[:12]}"
+            self._identity = model_identity(self.model)
         return self._identity
 
     def __call__(self, seed: int, temperature: float) -> LocalPolicy:

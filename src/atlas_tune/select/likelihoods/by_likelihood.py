@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from atlas_tune.agents.local_model import load_tokenizer, resolve_model
+from atlas_tune.agents.local_model import load_tokenizer, model_identity, resolve_model
 from atlas_tune.select.base import Alone, CannotLabel, Cost, SelectorOptions
 from atlas_tune.select.likelihoods.likelihood import (
     StepScorer,
@@ -16,7 +16,6 @@ from atlas_tune.select.likelihoods.likelihood import (
     check_length,
     context_length,
     load_scorer,
-    model_identity,
 )
 from atlas_tune.select.likelihoods.passages import Passage, passages_of, tokens_read
 from atlas_tune.trajectory import LabelSource, Trajectory

@@ -21,10 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
+from atlas_tune.agents.local_model import load_model, load_tokenizer
 from atlas_tune.errors import AtlasError
 from atlas_tune.select.base import CannotLabel
 from atlas_tune.select.likelihoods.passages import (
@@ -240,14 +239,3 @@ def load_scorer(model: str, precision: Precision) -> StepScorer:
     if torch.cuda.is_available():
         loaded = loaded.to("cuda")  # type: ignore[arg-type]
     return StepScorer(loaded, load_tokenizer(model))
-
-
-def model_identity(model: str) -> str:
-    """The name of a model and the first digits of its digest, wherever it lies on the machine.
-
-    Raises:
-        AtlasError: the model cannot be found.
-    """
-    place = Path(model).expanduser()
-    name = place.resolve().name if place.exists() else model
-    return f"{name}@{model_digest(model)[:12]}"

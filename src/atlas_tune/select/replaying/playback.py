@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from atlas_tune.agents.react import parse_turn
+from atlas_tune.agents.resume import CannotResume, recorded_actions
 from atlas_tune.errors import UsageError
 from atlas_tune.select.base import CannotLabel
 from atlas_tune.trajectory import Trajectory
@@ -108,14 +108,12 @@ def moves_of(trajectory: Trajectory) -> list[Move]:
     Raises:
         CannotLabel: a step acts through tool calls.
     """
-    moves = []
-    for step in trajectory.agent_steps:
-        if step.tool_calls:
-            raise CannotLabel(
-                f"step {step.step_id} acts through tool calls, and replay plays only actions "
-                "written as text ('Action: …')"
-            )
-        action = parse_turn(step.message).action
-        if action is not None:
-            moves.append(Move(step.step_id, action))
-    return moves
+    try:
+        actions = recorded_actions(trajectory)
+    except CannotResume as error:
+        raise CannotLabel(str(error)) from error
+    return [
+        Move(step.step_id, action)
+        for step, action in zip(trajectory.agent_steps, actions, strict=True)
+        if action is not None
+    ]
