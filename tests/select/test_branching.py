@@ -3,8 +3,8 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from atlas_tune.errors import AtlasError
-from atlas_tune.select import branching
-from atlas_tune.select.branching import BranchCount, BranchReader, Group, groups_of
+from atlas_tune.select.judging import branching
+from atlas_tune.select.judging.branching import BranchCount, BranchReader, Group, groups_of
 from tiny_model import tiny_llama
 
 PREAMBLE = [7, 7, 8, 9]

@@ -11,16 +11,16 @@ from atlas_tune.agents.react import format_turn
 from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.select import Context, make_selector
 from atlas_tune.select.base import CannotLabel
-from atlas_tune.select.labelling import label_all
-from atlas_tune.select.oracle.prompt import CRITICAL_KINDS
-from atlas_tune.select.registry import selector_options
-from atlas_tune.select.verdict import (
+from atlas_tune.select.judging.verdict import (
     VerdictOptions,
     VerdictSelector,
     positions_of,
 )
-from atlas_tune.select.verdict_answer import yes_and_no_tokens
-from atlas_tune.select.verdict_prompt import definitions, prompt_hash, question, record_of
+from atlas_tune.select.judging.verdict_answer import yes_and_no_tokens
+from atlas_tune.select.judging.verdict_prompt import definitions, prompt_hash, question, record_of
+from atlas_tune.select.labelling import label_all
+from atlas_tune.select.oracle.prompt import CRITICAL_KINDS
+from atlas_tune.select.registry import selector_options
 from atlas_tune.trajectory import Kind, Observation, Outcome, Step, Trajectory
 from tiny_model import CHATML, sentencepiece_like_tokenizer, tiny_llama, tiny_tokenizer
 

@@ -27,6 +27,7 @@ from atlas_tune.select.custom import CustomSelector, custom_options
 from atlas_tune.select.custom_function import custom_names, is_custom, load_custom, located
 from atlas_tune.select.diverse import DiverseOptions, DiverseSelector
 from atlas_tune.select.imported import ImportedMask
+from atlas_tune.select.judging.verdict import VerdictOptions, VerdictSelector
 from atlas_tune.select.likelihoods.excess import ExcessOptions, ExcessSelector
 from atlas_tune.select.likelihoods.hindsight import HindsightOptions, HindsightSelector
 from atlas_tune.select.likelihoods.surprisal import SurprisalOptions, SurprisalSelector
@@ -37,7 +38,6 @@ from atlas_tune.select.rollouts.acting import local_policies
 from atlas_tune.select.rollouts.disagreement import DisagreementOptions, DisagreementSelector
 from atlas_tune.select.rollouts.leverage import LeverageOptions, LeverageSelector
 from atlas_tune.select.rollouts.value_jump import ValueJumpOptions, ValueJumpSelector
-from atlas_tune.select.verdict import VerdictOptions, VerdictSelector
 
 
 class NoOptions(SelectorOptions):

@@ -30,12 +30,12 @@ from pydantic import Field, StringConstraints
 from atlas_tune.agents.local_model import model_identity
 from atlas_tune.errors import AtlasError
 from atlas_tune.select.base import Alone, CannotLabel, Cost, SelectorOptions, labels_of_scores
-from atlas_tune.select.branching import BranchCount, BranchReader, shared_length
+from atlas_tune.select.judging.branching import BranchCount, BranchReader, shared_length
+from atlas_tune.select.judging.verdict_answer import in_float32, yes_and_no_tokens
+from atlas_tune.select.judging.verdict_prompt import Record, prompt_hash, question, record_of
 from atlas_tune.select.likelihoods.likelihood import context_length
 from atlas_tune.select.oracle.prompt import Part
 from atlas_tune.select.oracle.shorten import SHORTEST, shortened
-from atlas_tune.select.verdict_answer import in_float32, yes_and_no_tokens
-from atlas_tune.select.verdict_prompt import Record, prompt_hash, question, record_of
 from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ removing it (docs/agreement.md); docs/selectors.md reads the table. All of it go
 command line, as a user's work does; seconds are those of `atlas-tune select`, start and loading of
 the model included. What is done is not done again, so a killed run goes on.
 
-    python benchmarks/selectors.py --work runs/selectors --policy runs/quickstart/models/all/0
+    python benchmarks/selecting.py --work runs/selectors --policy runs/quickstart/models/all/0
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ class Entry:
 
 def entries(policy: str) -> list[Entry]:
     """What the table holds; the groups differ in how many runs can be paid for."""
+    bfloat16 = ("precision=bfloat16",)
     acting = ("max_new_tokens=64",)
     rolling = (*acting, f"policy={policy}", "rollouts_min=2", "rollouts_max=4")
     necessary = '{"selector": "replay", "require": true}'
-    novel = '{"selector": "surprisal"}'
+    novel = '{"selector": "surprisal", "options": {"precision": "bfloat16"}}'
     return [
         Entry("replay", "replay", "all"),
         Entry("replay, pairs", "replay", "all", ("measure=pairs",)),
@@ -56,12 +57,12 @@ def entries(policy: str) -> list[Entry]:
         Entry("random", "random", "all"),
         Entry("diverse", "diverse", "all"),
         Entry("progress", "progress", "all", ("source=replay",)),
-        Entry("surprisal", "surprisal", "all"),
-        Entry("surprisal, low", "surprisal", "all", ("variant=low",)),
-        Entry("surprisal, middle", "surprisal", "all", ("variant=middle",)),
-        Entry("surprisal, action", "surprisal", "all", ("tokens=action",)),
-        Entry("hindsight", "hindsight", "all"),
-        Entry("excess", "excess", "all", ("tune={epochs: 2, learning_rate: 0.0001}",)),
+        Entry("surprisal", "surprisal", "all", bfloat16),
+        Entry("surprisal, low", "surprisal", "all", (*bfloat16, "variant=low")),
+        Entry("surprisal, action", "surprisal", "all", (*bfloat16, "tokens=action")),
+        Entry("hindsight", "hindsight", "all", bfloat16),
+        Entry("excess", "excess", "all",
+              (*bfloat16, "tune={epochs: 2, learning_rate: 0.0001}")),
         Entry("verdict", "verdict", "all"),
         Entry("necessary, then surprising", "combine", "all",
               (f"parts=[{necessary}, {novel}]", "how=lexicographic")),
@@ -241,16 +242,16 @@ def main() -> None:
         results[environment] = {"selectors": rows, "measured": measured}
     now = datetime.now(UTC)
     record = {
-        "benchmark": "selectors",
+        "benchmark": "selecting",
         "date": now.isoformat(timespec="seconds"),
-        "command": " ".join(["benchmarks/selectors.py", *sys.argv[1:]]),
+        "command": " ".join(["benchmarks/selecting.py", *sys.argv[1:]]),
         "machine": machine(),
         "versions": versions(options.model, resolve_model(options.model)),
         "runs": sizes,
         "environments": results,
     }
     RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"selectors-{now:%Y-%m-%d}.json"
+    target = RESULTS / f"selecting-{now:%Y-%m-%d}.json"
     target.write_text(json.dumps(record, indent=1) + "\n")
     draw_overlaps(record, PICTURE)
     print(tables(record))
