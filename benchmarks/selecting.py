@@ -44,7 +44,7 @@ class Entry:
 def entries(policy: str) -> list[Entry]:
     """What the table holds; the groups differ in how many runs can be paid for."""
     bfloat16 = ("precision=bfloat16",)
-    acting = ("max_new_tokens=64",)
+    acting = (*bfloat16, "max_new_tokens=64")
     rolling = (*acting, f"policy={policy}", "rollouts_min=2", "rollouts_max=4")
     necessary = '{"selector": "replay", "require": true}'
     novel = '{"selector": "surprisal", "options": {"precision": "bfloat16"}}'
@@ -143,9 +143,9 @@ def tables(record: dict[str, Any]) -> str:
                 f"**{environment}**, {measured['trajectories']} runs, {measured['steps']} steps, "
                 f"{measured['necessary']} of them necessary",
                 "",
-                "| selector | seconds | work | first / middle / last third | precision | F1 "
-                "| average precision |",
-                "|---|---:|---|---|---|---|---|",
+                "| selector | seconds | work | first / middle / last third | precision "
+                "| over matched random | F1 | average precision |",
+                "|---|---:|---|---|---|---|---|---|",
             ]
             for name in names:
                 lines.append(_row(name, found["selectors"][name], figures[name]))
@@ -164,17 +164,19 @@ def _row(name: str, row: dict[str, Any], one: dict[str, Any]) -> str:
     scores = one["necessity"]["scores"]
     return (
         f"| {name} | {row['seconds']:.0f} | {work or '—'} | {position} "
-        f"| {_figure(scores['precision'])} | {_figure(scores['f1'])} "
+        f"| {_figure(scores['precision'])} | {_figure(one['necessity']['precision_gain'], '+')} "
+        f"| {_figure(scores['f1'])} "
         f"| {_figure(one['necessity']['average_precision'])} |"
     )
 
 
-def _figure(figure: dict[str, Any]) -> str:
+def _figure(figure: dict[str, Any], sign: str = "") -> str:
     if figure["value"] is None:
         return "—"
+    value = f"{figure['value']:{sign}.2f}"
     if figure["low"] is None:
-        return f"{figure['value']:.2f}"
-    return f"{figure['value']:.2f} ({figure['low']:.2f}–{figure['high']:.2f})"
+        return value
+    return f"{value} ({figure['low']:{sign}.2f} to {figure['high']:{sign}.2f})"
 
 
 def draw_overlaps(record: dict[str, Any], target: Path) -> None:
@@ -216,16 +218,21 @@ def main() -> None:
     parser.add_argument("--policy", required=True, help="the model that rollouts are of")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--runs", type=int, default=60, help="per environment")
-    parser.add_argument("--acted", type=int, default=20, help="of these, for sampled actions")
-    parser.add_argument("--rolled", type=int, default=8, help="of these, for rollouts")
+    parser.add_argument(
+        "--acted", type=int, default=20, help="of these, for sampled actions; 0 leaves them out"
+    )
+    parser.add_argument(
+        "--rolled", type=int, default=8, help="of these, for rollouts; 0 leaves them out"
+    )
     options = parser.parse_args()
     data = Path(os.environ.get("ATLAS_TUNE_DATA", options.data)) / "agenttraj-l"
     options.work.mkdir(parents=True, exist_ok=True)
-    sizes = {"all": options.runs, "acted": options.acted, "rolled": options.rolled}
+    asked = {"all": options.runs, "acted": options.acted, "rolled": options.rolled}
+    sizes = {group: size for group, size in asked.items() if size}
     results: dict[str, Any] = {}
     for environment in ENVIRONMENTS:
         draw_runs(data, options.work, environment, sizes)
-        table = entries(options.policy)
+        table = [entry for entry in entries(options.policy) if entry.runs in sizes]
         rows = {
             entry.name: {
                 "group": entry.runs,
