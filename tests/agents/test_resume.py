@@ -1,6 +1,7 @@
 """Episodes that start inside a recorded run."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -208,7 +209,7 @@ def test_in_real_environments_every_place_stands_as_recorded(world):
 def test_imported_textcraft_runs_stand_as_recorded(tmp_path):
     source = shared_data() / "agenttraj-l" / "textcraft.jsonl.xz"
     runs = tmp_path / "runs.jsonl"
-    command = ["atlas-tune", "import", str(source), "-o", str(runs)]
+    command = [sys.executable, "-m", "atlas_tune", "import", str(source), "-o", str(runs)]
     subprocess.run(command, check=True, capture_output=True)
     same = different = 0
     for run in read_trajectories(runs):
