@@ -23,16 +23,21 @@ _WORDS = "Thought: Action: get craft using inventory I need iron ingot stick go 
 @cache
 def tiny_tokenizer(template: str = CHATML) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with ChatML's special tokens."""
+    return tokenizer_of([_WORDS * 3], 400, template)
+
+
+def tokenizer_of(texts: list[str], size: int, template: str) -> PreTrainedTokenizerFast:
+    """The same, of at most ``size`` tokens, made for these texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([_WORDS * 3], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -105,10 +106,11 @@ def test_a_replay_judges_runs_that_record_no_outcome(call, tmp_path):
     first, second = read_trajectories(runs)
 
     def forget(run, steps):
+        steps = tuple(replace(step, metrics=None) for step in steps)
         return Trajectory.create(steps, environment=run.environment, task_id=run.task_id)
 
     whole, cut = forget(first, first.steps), forget(second, second.steps[:-1])
-    foreign = Trajectory.create(first.steps, environment="nowhere")
+    foreign = Trajectory.create(whole.steps, environment="nowhere")
     write_trajectories(runs, [whole, cut, foreign])
     words = ["--drop-unsuccessful", "--drop-done-at-start"]
     _, printed, _ = call("filter", runs, "-o", "kept.jsonl", *words, "--json")

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trapdoor import Always, Forward, Trapdoor, walk
+from jumping import Always, Forward, Trapdoor, walk
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.select.auditing.average_precision import (

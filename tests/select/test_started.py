@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from trapdoor import Always, Forward, Trapdoor, walk
+from jumping import Always, Forward, Trapdoor, walk
 
 from atlas_tune.agents.making import ConversationTooLong
 from atlas_tune.agents.resume import Rollouts, play_recorded

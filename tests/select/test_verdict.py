@@ -4,7 +4,7 @@ from math import exp, log
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from atlas_tune.agents.react import format_turn
@@ -22,7 +22,13 @@ from atlas_tune.select.labelling import label_all
 from atlas_tune.select.oracle.prompt import CRITICAL_KINDS
 from atlas_tune.select.registry import selector_options
 from atlas_tune.trajectory import Kind, Observation, Outcome, Step, Trajectory
-from tiny_model import CHATML, sentencepiece_like_tokenizer, tiny_llama, tiny_tokenizer
+from tiny_model import (
+    CHATML,
+    sentencepiece_like_tokenizer,
+    tiny_llama,
+    tiny_tokenizer,
+    tokenizer_of,
+)
 
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -53,23 +59,8 @@ def directory(path, model=None, tokenizer=None):
 @cache
 def judges_tokenizer(template=CHATML):
     """A tokenizer that knows the words of the prompt, so that questions are short."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator([question(record_of(SHORT), 3), "Yes yes No no " * 9], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=template,
-    )
+    texts = [question(record_of(SHORT), 3), "Yes yes No no " * 9]
+    return tokenizer_of(texts, 2000, template)
 
 
 def judging_llama(**changes):

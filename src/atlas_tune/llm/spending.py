@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from atlas_tune.errors import UsageError
@@ -141,12 +140,7 @@ class Call:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         spending, self._spending = self._spending, None
         if spending is not None:
             spending._release(self.worst_usd, is_paid=True)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from atlas_tune.report.palette import FAINT, GRID, INK, VARIABLES
+from atlas_tune.report.figures import position_panel, short
+from atlas_tune.report.palette import GRID, INK, VARIABLES
 from atlas_tune.report.svg import panel
 from atlas_tune.report.wording import ABSENT
 from atlas_tune.select.auditing.criticality import Criticality, Measured
 
-_LONGEST_NAME = 22
 _STRONGEST = 0.6
 """The opacity of a cell at kappa 1 or -1, over which ink still stands out in either scheme."""
 
@@ -55,15 +54,15 @@ def overlap_panel(found: Criticality) -> Markup | None:
         axes.tick_params(length=0)
         for side in axes.spines.values():
             side.set_visible(False)
-        short = [_short(name) for name in names]
-        turned = max(map(len, short)) > 34 / len(names)
-        axes.set_xticks(range(len(names)), short)
+        shown = [short(name) for name in names]
+        turned = max(map(len, shown)) > 34 / len(names)
+        axes.set_xticks(range(len(names)), shown)
         if turned:
             for label in axes.get_xticklabels():
                 label.set_rotation(40)
                 label.set_horizontalalignment("right")
                 label.set_rotation_mode("anchor")
-        axes.set_yticks(range(len(names)), short)
+        axes.set_yticks(range(len(names)), shown)
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             label.set_color(INK)
 
@@ -92,34 +91,11 @@ def position_panels(found: Criticality) -> list[Markup]:
     """Per selection, where in their runs its steps lie."""
     taking = [one for one in found.selections if one.steps]
     highest = max((max(_shares(one)) for one in taking), default=1.0)
-    return [_position_panel(one, highest, number) for number, one in enumerate(taking)]
-
-
-def _position_panel(one: Measured, highest: float, number: int) -> Markup:
-    shares = _shares(one)
-
-    def draw(axes: Axes) -> None:
-        parts = len(shares)
-        middles = [(i + 0.5) / parts for i in range(parts)]
-        axes.bar(middles, shares, width=0.86 / parts, color=_TOGETHER)
-        axes.axhline(1 / parts, color=FAINT, linewidth=0.9, dashes=(4, 3))
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, highest * 1.08)
-        axes.set_xticks([0, 0.5, 1], ["first step", "middle", "last step"])
-        # Centred, the outer two would stick out over the axes.
-        first, _, last = axes.get_xticklabels()
-        first.set_horizontalalignment("left")
-        last.set_horizontalalignment("right")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(visible=False, axis="x")
-
-    return panel(f"positions-{number}", _short(one.name), draw, height=1.5)
+    return [
+        position_panel(number, one.name, _shares(one), highest, _TOGETHER)
+        for number, one in enumerate(taking)
+    ]
 
 
 def _shares(one: Measured) -> Sequence[float]:
     return [count / one.steps for count in one.positions]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -11,7 +11,7 @@ from atlas_tune import __version__
 from atlas_tune.report import wording
 from atlas_tune.report.criticality import Made
 from atlas_tune.report.criticality_figures import overlap_panel, position_panels
-from atlas_tune.report.page import CONTENT_SECURITY_POLICY, style_sheet
+from atlas_tune.report.templating import templates
 from atlas_tune.select.auditing.criticality import Criticality, Measured
 from atlas_tune.select.auditing.resampling import Figure
 
@@ -45,8 +45,6 @@ def render_criticality(made: Made, found: Criticality) -> str:
         _templates()
         .get_template("criticality.html")
         .render(
-            policy=CONTENT_SECURITY_POLICY,
-            style=style_sheet(),
             version=__version__,
             made=made,
             found=found,
@@ -153,22 +151,15 @@ def whys(found: Criticality) -> list[str]:
 
 @cache
 def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("atlas_tune.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        (
+            wording.count,
+            wording.percent,
+            wording.moment,
+            wording.visible,
+            value,
+            interval,
+            signed,
+        ),
+        whys=whys,
     )
-    for written in (
-        wording.count,
-        wording.percent,
-        wording.moment,
-        wording.visible,
-        value,
-        interval,
-        signed,
-    ):
-        templates.filters[written.__name__] = written
-    templates.globals.update(whys=whys)
-    return templates

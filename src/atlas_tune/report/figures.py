@@ -12,8 +12,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from atlas_tune.report import palette
 from atlas_tune.report.palette import FAINT, INK, Look
 from atlas_tune.report.results import (
-    DECILES,
-    Arm,
     Environment,
     LossCurve,
     LossPoint,
@@ -57,7 +55,7 @@ def _score_panel(
                         solid_capstyle="round",
                     )
                 axes.plot([at], [row + offset], look.marker, color=look.paint, markersize=5)
-        axes.set_yticks(range(len(scores)), [_short(score.arm.name) for score in scores])
+        axes.set_yticks(range(len(scores)), [short(score.arm.name) for score in scores])
         for label, score in zip(axes.get_yticklabels(), scores, strict=True):
             label.set_color(INK)
             label.set_fontweight("bold" if looks[score.arm.name].main else "normal")
@@ -168,15 +166,29 @@ def position_panels(results: Results) -> list[Markup]:
     highest = max((max(arm.positions) for arm in arms), default=1.0)
     looks = palette.looks(results)
     return [
-        _position_panel(arm, looks[arm.name], highest, number) for number, arm in enumerate(arms)
+        position_panel(number, arm.name, arm.positions, highest, looks[arm.name].paint)
+        for number, arm in enumerate(arms)
     ]
 
 
-def _position_panel(arm: Arm, look: Look, highest: float, number: int) -> Markup:
+def position_panel(
+    number: int, name: str, shares: Sequence[float], highest: float, paint: str
+) -> Markup:
+    """How the selected steps lie in their runs; the line is where as many steps by lot would.
+
+    Args:
+        number: of the panel on its page.
+        name: its title, shortened if need be.
+        shares: of the steps, by equal part of the run.
+        highest: the largest share of all panels, so that they have one scale.
+        paint: of the bars.
+    """
+
     def draw(axes: Axes) -> None:
-        tenths = [(i + 0.5) / DECILES for i in range(DECILES)]
-        axes.bar(tenths, arm.positions, width=0.086, color=look.paint)
-        axes.axhline(1 / DECILES, color=FAINT, linewidth=0.9, dashes=(4, 3))
+        parts = len(shares)
+        middles = [(i + 0.5) / parts for i in range(parts)]
+        axes.bar(middles, shares, width=0.86 / parts, color=paint)
+        axes.axhline(1 / parts, color=FAINT, linewidth=0.9, dashes=(4, 3))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, highest * 1.08)
         axes.set_xticks([0, 0.5, 1], ["first step", "middle", "last step"])
@@ -188,7 +200,7 @@ def _position_panel(arm: Arm, look: Look, highest: float, number: int) -> Markup
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(visible=False, axis="x")
 
-    return panel(f"positions-{number}", _short(arm.name), draw, height=1.5)
+    return panel(f"positions-{number}", short(name), draw, height=1.5)
 
 
 def _line(axes: Axes, at: Sequence[float], values: Sequence[float], look: Look) -> None:
@@ -216,6 +228,6 @@ def _thousands(value: float, _position: int | None) -> str:
     return f"{value:g}" if abs(value) < 10_000 else f"{value / 1000:g}k"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name that leaves room for the plot."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -10,22 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 
 import jinja2
-from markupsafe import Markup
 
 from atlas_tune import __version__
 from atlas_tune.report import figures, palette, wording
 from atlas_tune.report.results import Example, ExampleStep, Results
 from atlas_tune.report.scores import score_of
 from atlas_tune.report.summary import summary
-
-# Styles stand in the page and in the drawings' own attributes; nothing is fetched and no script
-# runs. `form-action` and `base-uri` do not fall back to `default-src`, so they are named.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
+from atlas_tune.report.templating import templates
 
 
 def render_page(results: Results) -> str:
@@ -33,8 +26,6 @@ def render_page(results: Results) -> str:
     main = results.main_arm
     page = _templates().get_template("page.html")
     return page.render(
-        policy=CONTENT_SECURITY_POLICY,
-        style=style_sheet(),
         version=__version__,
         results=results,
         summary=summary(results),
@@ -56,41 +47,25 @@ def render_page(results: Results) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("atlas_tune.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return templates(
+        (
+            wording.percent,
+            wording.percent_range,
+            wording.decimal,
+            wording.decimal_range,
+            wording.count,
+            wording.p_value,
+            wording.duration,
+            wording.kind_name,
+            wording.budget,
+            wording.verdict,
+            wording.visible,
+            wording.moment,
+        ),
+        absent=wording.ABSENT,
+        critical_steps=critical_steps,
+        judged=judged,
     )
-    for written in (
-        wording.percent,
-        wording.percent_range,
-        wording.decimal,
-        wording.decimal_range,
-        wording.count,
-        wording.p_value,
-        wording.duration,
-        wording.kind_name,
-        wording.budget,
-        wording.verdict,
-        wording.visible,
-        wording.moment,
-    ):
-        templates.filters[written.__name__] = written
-    templates.globals.update(absent=wording.ABSENT, critical_steps=critical_steps, judged=judged)
-    return templates
-
-
-def style_sheet() -> Markup:
-    """The style sheet with both colour schemes; it is ours, so it is not escaped."""
-    sheet = files("atlas_tune.report").joinpath("templates/page.css").read_text("utf-8")
-    schemes = (
-        f":root {{ {palette.scheme(palette.LIGHT)} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {palette.scheme(palette.DARK)} }} }}\n"
-        f"@media print {{ :root {{ {palette.scheme(palette.LIGHT)} }} }}\n"
-    )
-    return Markup(sheet + schemes)
 
 
 def _kinds(results: Results) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from atlas_tune.errors import AtlasError
+from atlas_tune.replacing import replacing
 from atlas_tune.report.results import Results
 
 
@@ -60,8 +60,6 @@ def dump_results(results: Results) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file through a partial one, so that a kill leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
+    """Write a file so that a kill leaves the old one whole."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")

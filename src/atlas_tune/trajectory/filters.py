@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from atlas_tune.trajectory.model import Step, Trajectory
+from atlas_tune.trajectory.model import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _succeeds(trajectory: Trajectory) -> bool | None:
     if outcome.reward is not None:
         # That something was earned does not say that it was enough: scales differ.
         return None if outcome.reward > 0 else False
-    rewards = [reward for step in trajectory.steps if (reward := _reward(step)) is not None]
+    rewards = [reward for step in trajectory.steps if (reward := step.reward) is not None]
     return False if rewards and max(rewards) <= 0 else None
 
 
@@ -137,10 +137,10 @@ def _starts_finished(trajectory: Trajectory) -> bool | None:
     before = [
         reward
         for step in trajectory.steps[: first.step_id - 1]
-        if step.source != "agent" and (reward := _reward(step)) is not None
+        if step.source != "agent" and (reward := step.reward) is not None
     ]
-    earned = [reward for step in own if (reward := _reward(step)) is not None]
-    if not before and (_reward(first) is None or len(earned) < 2):
+    earned = [reward for step in own if (reward := step.reward) is not None]
+    if not before and (first.reward is None or len(earned) < 2):
         return None
     # Steps record either what each of them earned or the score so far: the whole is then the
     # largest sum or the largest score.
@@ -150,10 +150,4 @@ def _starts_finished(trajectory: Trajectory) -> bool | None:
         return False
     if before and max(before) >= whole:
         return True
-    return len(own) > 1 and (_reward(first) or 0.0) >= whole
-
-
-def _reward(step: Step) -> float | None:
-    reward = (step.metrics or {}).get("reward")
-    number = isinstance(reward, int | float) and not isinstance(reward, bool)
-    return reward if number else None
+    return len(own) > 1 and (first.reward or 0.0) >= whole

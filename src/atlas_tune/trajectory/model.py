@@ -92,6 +92,17 @@ class Step:
     metrics: dict[str, Any] | None = None
     extra: dict[str, Any] | None = None
 
+    @property
+    def reward(self) -> float | None:
+        """Its recorded reward: under ``metrics``, or their ``extra`` as in our own rollouts."""
+        metrics = self.metrics or {}
+        extra = metrics.get("extra")
+        inner = extra.get("reward") if isinstance(extra, dict) else None
+        for reward in (metrics.get("reward"), inner):
+            if isinstance(reward, int | float) and not isinstance(reward, bool):
+                return float(reward)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -17,7 +17,7 @@ from typing import Literal
 from atlas_tune.errors import AtlasError, UsageError, nearest
 from atlas_tune.select.auditing.ratings import CRITICAL, NONE, Rater
 from atlas_tune.select.auditing.yardstick_runs import Marked, failed_run, necessity_run, web_run
-from atlas_tune.trajectory import InvalidTrajectory, Step, Trajectory
+from atlas_tune.trajectory import InvalidTrajectory, Trajectory
 from atlas_tune.trajectory.compression import DAMAGE, open_bytes
 from atlas_tune.trajectory.formats.reading import read_sources
 from atlas_tune.trajectory.json_files import read_lines
@@ -92,7 +92,7 @@ def score_rises(runs: Iterable[Trajectory], name: str = "progress") -> Rater:
     """
     said: dict[str, dict[int, str]] = {}
     for run in runs:
-        rewards = {step.step_id: _reward(step) for step in run.agent_steps}
+        rewards = {step.step_id: step.reward for step in run.agent_steps}
         rated = {
             step_id: CRITICAL if reward > 0 else NONE
             for step_id, reward in rewards.items()
@@ -101,17 +101,6 @@ def score_rises(runs: Iterable[Trajectory], name: str = "progress") -> Rater:
         if rated:
             said[run.trajectory_id] = rated
     return Rater(name, said)
-
-
-def _reward(step: Step) -> float | None:
-    """What a step earned: under ``metrics``, or their ``extra`` as in our own rollouts."""
-    metrics = step.metrics or {}
-    extra = metrics.get("extra")
-    inner = extra.get("reward") if isinstance(extra, dict) else None
-    for reward in (metrics.get("reward"), inner):
-        if isinstance(reward, int | float) and not isinstance(reward, bool):
-            return reward
-    return None
 
 
 def _scienceworld(path: Path, reject: Callable[[Rejected], None]) -> Iterator[Marked]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from atlas_tune.select.base import Alone, CannotLabel
+from atlas_tune.select.base import Alone, CannotLabel, labels_of_scores
 from atlas_tune.trajectory import Kind, Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.canonical import canonical_json
 from atlas_tune.trajectory.selection import dump_selection
@@ -23,11 +23,8 @@ class AllSteps(Alone):
 
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
         """Every agent step as a candidate, all alike."""
-        own = trajectory.agent_steps
-        return [
-            StepLabel(trajectory.trajectory_id, step.step_id, None, self.source, score=1.0)
-            for step in own
-        ]
+        scores = dict.fromkeys((step.step_id for step in trajectory.agent_steps), 1.0)
+        return labels_of_scores(trajectory, self.source, scores)
 
 
 class FirstSteps(Alone):
@@ -38,12 +35,8 @@ class FirstSteps(Alone):
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
         """Scores that fall from 1 at the first agent step towards 0."""
         own = trajectory.agent_steps
-        return [
-            StepLabel(
-                trajectory.trajectory_id, step.step_id, None, self.source, 1.0 - place / len(own)
-            )
-            for place, step in enumerate(own)
-        ]
+        scores = {step.step_id: 1.0 - place / len(own) for place, step in enumerate(own)}
+        return labels_of_scores(trajectory, self.source, scores)
 
 
 class LastSteps(Alone):
@@ -54,12 +47,8 @@ class LastSteps(Alone):
     def label(self, trajectory: Trajectory) -> list[StepLabel]:
         """Scores that rise to 1 at the last agent step."""
         own = trajectory.agent_steps
-        return [
-            StepLabel(
-                trajectory.trajectory_id, step.step_id, None, self.source, (place + 1) / len(own)
-            )
-            for place, step in enumerate(own)
-        ]
+        scores = {step.step_id: (place + 1) / len(own) for place, step in enumerate(own)}
+        return labels_of_scores(trajectory, self.source, scores)
 
 
 class RandomSteps(Alone):

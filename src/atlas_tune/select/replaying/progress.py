@@ -15,7 +15,7 @@ from atlas_tune.select.base import Alone, CannotLabel, Cost, SelectorOptions
 from atlas_tune.select.replaying.divergence import check_outcome
 from atlas_tune.select.replaying.playback import Environments, moves_of, play_whole
 from atlas_tune.select.replaying.removals import DECIMALS
-from atlas_tune.trajectory import Kind, Step, StepLabel, Trajectory
+from atlas_tune.trajectory import Kind, StepLabel, Trajectory
 
 if TYPE_CHECKING:
     from atlas_tune.environments.base import TextEnv
@@ -108,7 +108,7 @@ class ProgressSelector(Alone):
         """Whether the file's rewards are taken."""
         if self.options.source != "auto" or self._environments is None:
             return self.options.source != "replay"
-        return any(reward_of(step) is not None for step in trajectory.agent_steps)
+        return any(step.reward is not None for step in trajectory.agent_steps)
 
     def _replayed(self, trajectory: Trajectory) -> tuple[dict[int, float], str | None]:
         assert self._environments is not None
@@ -125,23 +125,12 @@ def recorded_rises(
     rises = {}
     before = 0.0
     for step in trajectory.agent_steps:
-        reward = reward_of(step)
+        reward = step.reward
         if reward is not None:
             # As it stands: rounding could make a small rise none.
             rises[step.step_id] = reward - before if rewards == "so_far" else reward
             before = reward
     return rises
-
-
-def reward_of(step: Step) -> float | None:
-    """A step's recorded reward: under ``metrics``, or their ``extra`` as in our own rollouts."""
-    metrics = step.metrics or {}
-    extra = metrics.get("extra")
-    inner = extra.get("reward") if isinstance(extra, dict) else None
-    for reward in (metrics.get("reward"), inner):
-        if isinstance(reward, int | float) and not isinstance(reward, bool):
-            return float(reward)
-    return None
 
 
 def _told(rise: float, whole: float) -> str:
