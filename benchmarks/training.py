@@ -1,148 +1,361 @@
-"""What the two exact savings of training bring: tail cut, and the head on supervised rows only.
+"""What training on critical steps costs: ours, each saving added in turn, and the ways of others.
 
-One process, both sides interleaved, medians over rounds; the ratio is what counts. Both sides see
-the same trajectories, the same masks and the same batches of one step; the losses must agree.
+One process, all sides interleaved, medians over rounds; the ratios are what counts. Every side
+computes the loss and all gradients of the same optimiser steps, from the same trajectories with
+the same masks; the losses must agree. No side takes the optimiser's own step: it is the same for
+all. Rounds are kept as they are done, so a killed run goes on, and --rounds may be raised.
 
     make bench
-    .venv/bin/python benchmarks/training.py --rounds 5 --model HuggingFaceTB/SmolLM2-135M-Instruct
+    .venv/bin/python benchmarks/training.py --rows-per-step 32 --rounds 5
+
+Sides:
+
+- one row per step: what trainers cost that take one target per row: each selected step with all
+  before it as its prompt, padded in batches, logits everywhere;
+- plain: transformers, whole trajectories, padded in batches, logits everywhere;
+- TRL, TRL packed: its SFTTrainer over token ids and labels, the same batches, without and with
+  packing;
+- ours: unpadded, then tail cut, supervised rows, sparse last block and shared prefixes added.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
+import hashlib
 import json
+import os
+import random
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 
-from atlas_tune.agents.collect import collect_expert_runs, first_tasks
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer, resolve_model
-from atlas_tune.environments import make_environment
-from atlas_tune.environments.habits import Habits
 from atlas_tune.pipeline.provenance import machine, versions
-from atlas_tune.select import Context, make_selector, select
+from atlas_tune.select import make_selector, select
 from atlas_tune.trajectory import Trajectory
-from atlas_tune.tune.loss import supervised_loss_sum
-from atlas_tune.tune.render import IGNORED, Row, render_rows
-from atlas_tune.tune.trainer import collate
+from atlas_tune.trajectory.formats.reading import read_sources
+from atlas_tune.tune.flops import Shape, one_row_per_step, savings
+from atlas_tune.tune.packed_loss import PackedLoss
+from atlas_tune.tune.padded_loss import PaddedLoss
+from atlas_tune.tune.prefixes import LEAST_SHARED
+from atlas_tune.tune.render import Row, render_rows
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DATA = Path(os.environ.get("ATLAS_TUNE_DATA", HERE.parent.parent / "shared" / "data"))
+ENVIRONMENTS = ("textcraft", "babyai", "sciworld", "wordle")
+LLAMA_8B: dict[str, Any] = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+}
 
-
-def on_device(model: PreTrainedModel, rows: list[Row]) -> dict[str, torch.Tensor]:
-    batch = collate(rows, pad=0)
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
-
-
-def autocast(model: PreTrainedModel) -> AbstractContextManager[None]:
-    return torch.autocast(model.device.type, dtype=torch.bfloat16)
-
-
-def plain_step(model: PreTrainedModel, rows: list[Row]) -> float:
-    """What a trainer does that only masks labels: whole sequences, logits at every position."""
-    batch = on_device(model, rows)
-    with autocast(model):
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
-        loss = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(),
-            batch["labels"][:, 1:].flatten(),
-            ignore_index=IGNORED,
-        )
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+Side = Callable[[Sequence[tuple[Row, Row]]], float]
+"""Loss and gradients of a step's rows, each cut and whole; gives the loss."""
 
 
-def sparse_step(model: PreTrainedModel, rows: list[Row]) -> float:
-    """Ours: sequences end after their last supervised token; logits where there is a loss."""
-    batch = on_device(model, rows)
-    supervised = sum(row.supervised for row in rows)
-    with autocast(model):
-        loss = supervised_loss_sum(model, batch["input_ids"], batch["labels"]) / supervised
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
-
-
-def uncut(row: Row, whole_ids: tuple[int, ...]) -> Row:
-    """The row as it was before its tail was cut."""
-    return Row(row.trajectory_id, whole_ids, row.spans, row.full_length)
-
-
-def make_batches(model: str, trajectories: int) -> list[tuple[list[Row], list[Row]]]:
-    """Batches of four trajectories: cut, and whole to the end of the agent's last step."""
+def rows_of(model: str, steps: int, rows_per_step: int, share: float) -> list[tuple[Row, Row]]:
+    """Rows of a mixture of all environments, cut and whole, in a fixed random order."""
     tokenizer = load_tokenizer(model)
+    draw = random.Random(0)
     runs: list[Trajectory] = []
-    for name in ("textcraft", "babyai"):
-        env = make_environment(name)
-        tasks = first_tasks(env, "train", trajectories // 2, {})
-        runs += collect_expert_runs(env, tasks, seed=0, habits=Habits()).trajectories
-    selector = make_selector("replay", {}, Context(make_environment=make_environment))
-    chosen = {s.trajectory_id: s for s in select(runs, selector).selections}
-    everything = {s.trajectory_id: s for s in select(runs, make_selector("last", {})).selections}
+    wanted = steps * rows_per_step
+    for name in ENVIRONMENTS:
+        path = DATA / "agenttraj-l" / f"{name}.jsonl.xz"
+        if not path.is_file():
+            raise SystemExit(f"{path} is not there: set ATLAS_TUNE_DATA to the folder of the data.")
+        found = [one.trajectory for one in read_sources([path], None, lambda bad: None)]
+        runs += draw.sample(found, -(-wanted // len(ENVIRONMENTS)))
+    draw.shuffle(runs)
+    selector = make_selector("random" if share < 1 else "all", {})
+    chosen = {s.trajectory_id: s for s in select(runs, selector, share).selections}
     pairs = []
-    for run in runs:
-        (cut,) = render_rows(tokenizer, run, chosen[run.trajectory_id])
-        (longest,) = render_rows(tokenizer, run, everything[run.trajectory_id])
-        pairs.append((cut, uncut(cut, longest.input_ids)))
-    pairs.sort(key=lambda pair: len(pair[1].input_ids))
-    groups = [pairs[i : i + 4] for i in range(0, len(pairs), 4)]
-    return [([cut for cut, _ in group], [whole for _, whole in group]) for group in groups]
+    for run in runs[:wanted]:
+        (cut,), (whole,) = (
+            render_rows(tokenizer, run, chosen[run.trajectory_id], tail_cut=tail_cut)
+            for tail_cut in (True, False)
+        )
+        pairs.append((cut, whole))
+    return pairs
+
+
+class Padded:
+    """Whole rows padded in batches, logits everywhere."""
+
+    def __init__(
+        self,
+        model: Any,
+        precision: Callable[[], AbstractContextManager[Any]],
+        batch: int,
+        per_step: bool,
+    ) -> None:
+        self.model, self.precision, self.batch, self.per_step = model, precision, batch, per_step
+
+    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
+        rows = [whole for _, whole in step]
+        if self.per_step:
+            rows = one_row_per_step(rows)
+        normaliser = sum(row.supervised for row in rows)
+        loss = 0.0
+        for start in range(0, len(rows), self.batch):
+            some = rows[start : start + self.batch]
+            longest = max(len(row.input_ids) for row in some)
+            way = PaddedLoss(self.batch * longest, supervised_rows=False, precision=self.precision)
+            loss += float(way.backward(self.model, some, normaliser))
+        return loss
+
+
+class Ours:
+    """Rows behind each other, with some of the savings."""
+
+    def __init__(self, model: Any, way: PackedLoss, cut: bool) -> None:
+        self.model, self.way, self.cut = model, way, cut
+
+    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
+        rows = [cut if self.cut else whole for cut, whole in step]
+        return float(self.way.backward(self.model, rows, sum(row.supervised for row in rows)))
+
+
+class Trl:
+    """TRL's SFTTrainer: its own batches, its own loss, its own backward pass."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch: int, packing: bool, device: str) -> None:
+        self.model, self.tokenizer, self.device = model, tokenizer, device
+        self.batch, self.packing = batch, packing
+        self.trainers: dict[int, Any] = {}
+
+    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
+        key = id(step[0][0])
+        if key not in self.trainers:
+            self.trainers[key] = self._trainer(step)
+        trainer, batches, supervised = self.trainers[key]
+        loss = 0.0
+        for batch in batches:
+            # As Trainer does with gradient accumulation: normalised over the whole step.
+            loss += float(trainer.training_step(trainer.model, batch, supervised))
+        return loss
+
+    def _trainer(self, step: Sequence[tuple[Row, Row]]) -> Any:
+        import datasets
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
+
+        data = datasets.Dataset.from_list(
+            [{"input_ids": list(w.input_ids), "labels": list(w.labels)} for _, w in step]
+        )
+        trainer: Any = SFTTrainer(
+            self.model,
+            args=SFTConfig(
+                output_dir=tempfile.mkdtemp(),
+                per_device_train_batch_size=self.batch,
+                packing=self.packing,
+                max_length=4096 if self.packing else None,
+                activation_checkpointing=False,
+                use_cpu=self.device == "cpu",
+                bf16=True,
+                report_to=[],
+                disable_tqdm=True,
+            ),
+            train_dataset=data,
+            processing_class=self.tokenizer,
+        )
+        trainer.model.train()
+        batches = list(trainer.get_train_dataloader())
+        supervised = torch.tensor(sum(w.supervised for _, w in step))
+        return trainer, batches, supervised.to(self.device)
+
+
+def sides(model: Any, tokenizer: Any, batch: int, most_tokens: int, device: str) -> dict[str, Side]:
+    """All of them by name, in the order in which they are told."""
+    bf16 = partial(torch.autocast, device, dtype=torch.bfloat16)
+
+    def ours(cut: bool, rows: bool, sparse: bool, shared: bool) -> Ours:
+        least = LEAST_SHARED if shared else None
+        return Ours(model, PackedLoss(most_tokens, rows, sparse, least, bf16), cut)
+
+    return {
+        "one row per step": Padded(model, bf16, batch, per_step=True),
+        "plain": Padded(model, bf16, batch, per_step=False),
+        "TRL": Trl(model, tokenizer, batch, False, device),
+        "TRL packed": Trl(model, tokenizer, batch, True, device),
+        "no padding": ours(False, False, False, False),
+        "tail cut": ours(True, False, False, False),
+        "supervised rows": ours(True, True, False, False),
+        "sparse last block": ours(True, True, True, False),
+        "shared prefixes": ours(True, True, True, True),
+    }
+
+
+def peak_of(device: str, run: Callable[[], float]) -> tuple[float, float, float]:
+    """Loss, seconds and peak memory in bytes over what was held before, of one step."""
+    gc.collect()
+    if device == "cpu":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back
+        before = _status("VmRSS")
+    else:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+    started = time.perf_counter()
+    loss = run()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    peak = _status("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
+    return loss, seconds, peak - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def load(options: argparse.Namespace) -> Any:
+    """The model, or one of Llama-3.1-8B's shape with random weights, with adapters if asked."""
+    if options.shape is None:
+        model: Any = load_model(options.model)
+    else:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        with torch.device(options.device):
+            torch.set_default_dtype(torch.bfloat16)
+            model = LlamaForCausalLM(LlamaConfig(**LLAMA_8B))
+            torch.set_default_dtype(torch.float32)
+    if options.lora:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+    return model.to(options.device).train()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--shape", choices=["llama-3.1-8b"], help="random weights of this shape")
+    parser.add_argument("--lora", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trajectories", type=int, default=16)
+    parser.add_argument("--rows-per-step", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--share", type=float, default=0.3, help="of the steps; 1 trains all")
+    parser.add_argument("--batch", type=int, default=2, help="rows that others run at once")
+    parser.add_argument("--tokens", type=int, default=4096, help="that ours runs at once")
+    parser.add_argument("--only", nargs="*", help="sides; all where it is left out")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    batches = make_batches(options.model, options.trajectories)
-    model = load_model(options.model)
-    model.to(options.device).train()
-    seconds: dict[str, list[float]] = {"plain": [], "sparse": []}
-    worst = 0.0
-    for round_number in range(options.rounds + 1):
-        totals = dict.fromkeys(seconds, 0.0)
-        for cut, whole in batches:
-            losses = []
-            for name, step, rows in (("plain", plain_step, whole), ("sparse", sparse_step, cut)):
+    pairs = rows_of(options.model, options.steps, options.rows_per_step, options.share)
+    size = options.rows_per_step
+    steps = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    tokenizer = load_tokenizer(options.model)
+    model = load(options)
+    running = sides(model, tokenizer, options.batch, options.tokens, options.device)
+    chosen = options.only or list(running)
+    setting = {name: value for name, value in vars(options).items() if name not in ("rounds",)}
+    digest = hashlib.sha256(json.dumps([setting, [asdict(w) for _, w in pairs]]).encode())
+    kept = HERE.parent / "runs" / "benchmarks" / f"training-{digest.hexdigest()[:12]}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    for number in range(options.rounds):
+        for name in chosen:
+            if any((one["round"], one["side"]) == (number, name) for one in done):
+                continue
+            losses, seconds, peak = [], 0.0, 0.0
+            for step in steps:
                 model.zero_grad(set_to_none=True)
-                started = time.perf_counter()
-                losses.append(step(model, rows))
-                totals[name] += time.perf_counter() - started
-            worst = max(worst, abs(losses[0] - losses[1]))
-        if round_number:  # the first round warms up
-            for name, total in totals.items():
-                seconds[name].append(total)
-            print(f"round {round_number}: plain {totals['plain']:.1f} s, "
-                  f"sparse {totals['sparse']:.1f} s", flush=True)  # fmt: skip
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    record: dict[str, Any] = {
+                loss, took, held = peak_of(options.device, partial(running[name], step))
+                losses.append(loss)
+                seconds, peak = seconds + took, max(peak, held)
+            found = {"seconds": seconds, "peak": peak, "loss": statistics.mean(losses)}
+            print(f"{number}  {name:18} {seconds:8.1f} s  {peak / 2**30:5.2f} GiB  "
+                  f"loss {found['loss']:.4f}", flush=True)  # fmt: skip
+            done.append({"round": number, "side": name, **found})
+            with kept.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+    counted = savings(
+        Shape.of(model.config), [[cut for cut, _ in step] for step in steps], batch=options.batch
+    )
+    record = summary(options, pairs, done, counted)
+    RESULTS.mkdir(exist_ok=True)
+    name = "-".join(
+        filter(
+            None,
+            ["training", options.device, options.shape, "lora" * options.lora,
+             f"{options.rows_per_step}rows", "all" * (options.share >= 1)],
+        )
+    )  # fmt: skip
+    target = RESULTS / f"{name}-{record['date'][:10]}.json"
+    target.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(record))
+    print(target)
+
+
+def summary(
+    options: argparse.Namespace,
+    pairs: Sequence[tuple[Row, Row]],
+    done: Sequence[dict[str, Any]],
+    counted: dict[str, Any],
+) -> dict[str, Any]:
+    """Medians over rounds, and each side's time and counted operations over ours."""
+    names = list(dict.fromkeys(one["side"] for one in done))
+
+    def all_of(name: str, what: str) -> list[float]:
+        return [one[what] for one in done if one["side"] == name]
+
+    seconds = {n: statistics.median(all_of(n, "seconds")) for n in names}
+    peak = {n: statistics.median(all_of(n, "peak")) for n in names}
+    best = names[-1]
+    as_counted = {"TRL": "plain", "TRL packed": "no padding"}
+    flops = {n: counted[as_counted.get(n, n)].total for n in names}
+    return {
         "benchmark": "training",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["benchmarks/training.py", *sys.argv[1:]]),
         "machine": machine(),
         "versions": versions(options.model, resolve_model(options.model)),
-        "trajectories": sum(len(cut) for cut, _ in batches),
-        "tokens_plain": sum(len(r.input_ids) for _, whole in batches for r in whole),
-        "tokens_sparse": sum(len(r.input_ids) for cut, _ in batches for r in cut),
-        "supervised_tokens": sum(r.supervised for cut, _ in batches for r in cut),
+        "shape": options.shape,
+        "trajectories": len(pairs),
+        "tokens": sum(len(whole.input_ids) for _, whole in pairs),
+        "supervised_tokens": sum(cut.supervised for cut, _ in pairs),
+        "rounds": options.rounds,
         "seconds": seconds,
-        "median_seconds": medians,
-        "ratio": medians["plain"] / medians["sparse"],
-        "largest_loss_difference": worst,
+        "peak_bytes": peak,
+        "loss": {n: all_of(n, "loss")[0] for n in names},
+        "flops": flops,
+        "time_over_ours": {n: seconds[n] / seconds[best] for n in names},
+        "flops_over_ours": {n: flops[n] / flops[best] for n in names},
+        "seen_as_time": {n: (seconds[n] / seconds[best]) / (flops[n] / flops[best]) for n in names},
+        "all_seconds": {n: all_of(n, "seconds") for n in names},
     }
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"training-{record['date'][:10]}.json"
-    target.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"ratio {record['ratio']:.2f} (plain / sparse); {target}")
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    lines = ["| side | s | GiB | time over ours | FLOPs over ours |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {n} | {record['seconds'][n]:.1f} | {record['peak_bytes'][n] / 2**30:.2f} | "
+        f"{record['time_over_ours'][n]:.2f} | {record['flops_over_ours'][n]:.2f} |"
+        for n in record["seconds"]
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

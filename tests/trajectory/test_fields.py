@@ -36,6 +36,7 @@ CASES = [
     (parse_trajectory, dump_trajectory(RUN)),
     (parse_label, dump_label(LABEL)),
     (parse_selection, dump_selection(Selection(RUN.trajectory_id, (4, 6), "rule"))),
+    (parse_selection, dump_selection(Selection(RUN.trajectory_id, (4, 6), "rule", (0.5, 2.0)))),
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -124,6 +125,11 @@ def test_a_bad_label_is_refused_with_its_field(change, sentence):
         ({"rule": None}, "selection has no 'rule'"),
         ({"trajectory_id": 5}, "'trajectory_id' as a whole number"),
         ({"steps": []}, "unknown field 'steps'"),
+        ({"weights": 1}, "'weights' as a whole number, not a list"),
+        ({"weights": [1, 0]}, "a weight that is 0, not a number above 0"),
+        ({"weights": [1, float("inf")]}, "a weight that is inf"),
+        ({"weights": [1, True]}, "a weight that is True"),
+        ({"weights": [1]}, "1 weights for 2 steps"),
     ],
 )
 def test_a_bad_selection_is_refused_with_its_field(change, sentence):

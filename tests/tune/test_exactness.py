@@ -6,6 +6,7 @@ Here norms and angles are made float64 and attention is SDPA, so that the bound 
 
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from transformers import (
 
 from atlas_tune.tune.chunks import cut
 from atlas_tune.tune.packed_loss import PackedLoss
+from atlas_tune.tune.padded_loss import PaddedLoss
 from atlas_tune.tune.prefixes import forest_of, rows_of, tokens_of
 from atlas_tune.tune.render import Row, Span
 
@@ -107,17 +109,16 @@ def some_rows():
     return [*rows, rows[2], row(whole, (5, 8), (36, 41), (45, 47))]
 
 
-def plain(model, rows, weights=None):
+def plain(model, rows):
     """Loss and gradients of full-logits training, one unpadded row at a time."""
     model.zero_grad()
     total = 0.0
-    for i, one in enumerate(rows):
+    for one in rows:
         ids = torch.tensor([one.input_ids])
         log_p = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)
-        for j, span in enumerate(one.spans):
+        for span in one.spans:
             for at in range(span.start, span.end):
-                weight = 1.0 if weights is None else weights[i][j]
-                total = total - weight * log_p[0, at - 1, one.input_ids[at]]
+                total = total - span.weight * log_p[0, at - 1, one.input_ids[at]]
     total = total / 7.0
     total.backward()
     return total.item(), gradients(model)
@@ -127,11 +128,15 @@ def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def packed(model, rows, *, weights=None, least_shared=16, most_tokens=10_000, sparse=True):
+def packed(model, rows, *, least_shared=16, most_tokens=10_000, **switches):
     model.zero_grad()
-    forest = forest_of(rows, weights, least_shared=least_shared)
-    loss = PackedLoss(most_tokens, sparse_last_block=sparse).backward(model, forest, 7.0)
-    return float(loss), gradients(model)
+    way = PackedLoss(most_tokens, least_shared=least_shared, **switches)
+    return float(way.backward(model, rows, 7.0)), gradients(model)
+
+
+def padded(model, rows, **switches):
+    model.zero_grad()
+    return float(PaddedLoss(100, **switches).backward(model, rows, 7.0)), gradients(model)
 
 
 def assert_equal(found, wanted):
@@ -151,10 +156,11 @@ def test_every_saving_leaves_loss_and_gradients_as_they_are(name, checkpointing)
         if checkpointing:
             model.activation_checkpointing_enable()
             model.train()
-        assert_equal(packed(model, rows, least_shared=None, sparse=False), wanted)
-        assert_equal(packed(model, rows, least_shared=None), wanted)
-        assert_equal(packed(model, rows, sparse=False), wanted)
-        assert_equal(packed(model, rows), wanted)
+        for switches in ({}, {"sparse_last_block": False}, {"supervised_rows": False}):
+            assert_equal(packed(model, rows, least_shared=None, **switches), wanted)
+            assert_equal(packed(model, rows, **switches), wanted)
+        assert_equal(padded(model, rows), wanted)
+        assert_equal(padded(model, rows, supervised_rows=False), wanted)
         # Chunks so small that shared prefixes, and prefixes of prefixes, are run by themselves.
         for most_tokens in (90, 1):
             assert_equal(packed(model, rows, most_tokens=most_tokens), wanted)
@@ -178,12 +184,18 @@ def test_adapters_get_the_same_gradients(checkpointing):
 
 
 def test_steps_can_be_weighted():
-    rows = some_rows()
-    weights = [[0.25 * (i + j + 1) for j in range(len(one.spans))] for i, one in enumerate(rows)]
+    rows = [
+        replace(
+            one,
+            spans=tuple(replace(s, weight=0.25 * (i + j + 1)) for j, s in enumerate(one.spans)),
+        )
+        for i, one in enumerate(some_rows())
+    ]
     with float64(make("llama")) as model:
-        wanted = plain(model, rows, weights)
-        assert_equal(packed(model, rows, weights=weights), wanted)
-        assert_equal(packed(model, rows, weights=weights, most_tokens=45), wanted)
+        wanted = plain(model, rows)
+        assert_equal(packed(model, rows), wanted)
+        assert_equal(packed(model, rows, most_tokens=45), wanted)
+        assert_equal(padded(model, rows), wanted)
 
 
 def test_what_is_shared_is_computed_once():

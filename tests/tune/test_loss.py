@@ -16,8 +16,8 @@ from atlas_tune.agents.chat_template import render_text
 from atlas_tune.trajectory import Selection
 from atlas_tune.trajectory.messages import to_messages
 from atlas_tune.tune.loss import supervised_loss_sum
+from atlas_tune.tune.padded_loss import collate
 from atlas_tune.tune.render import IGNORED, Row, Span, render_rows
-from atlas_tune.tune.trainer import collate
 from tiny_model import tiny_llama, tiny_tokenizer
 from trajectory.runs import craft_run
 
@@ -63,8 +63,7 @@ def test_loss_and_every_gradient_equal_plain_training(model):
     plain.backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    collated = collate(batch, pad=96)
-    loss = supervised_loss_sum(model, collated["input_ids"], collated["labels"])
+    loss = supervised_loss_sum(model, *collate(batch))
     loss.backward()
     assert loss.item() == pytest.approx(plain.item(), rel=1e-9)
     # Gemma multiplies its norm's weight in float32 even here, so its gradients carry that rounding.
@@ -99,6 +98,5 @@ def test_only_supervised_rows_go_through_the_head():
     model = tiny_llama(vocab_size=97)
     seen = []
     model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[:2]))
-    collated = collate(rows(), pad=96)
-    supervised_loss_sum(model, collated["input_ids"], collated["labels"])
+    supervised_loss_sum(model, *collate(rows()))
     assert seen == [(1, 17)]

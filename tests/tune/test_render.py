@@ -55,6 +55,27 @@ def test_the_tail_after_the_last_supervised_token_is_cut():
     assert late.input_ids[: len(early.input_ids)] == early.input_ids
 
 
+def test_the_tail_can_be_kept():
+    run = craft_run(steps=4)
+    chosen = Selection(run.trajectory_id, (5,), "test")
+    (cut,), (whole,) = (
+        render_rows(tiny_tokenizer(), run, chosen, tail_cut=tail_cut) for tail_cut in (True, False)
+    )
+    assert len(whole.input_ids) == whole.full_length == cut.full_length > len(cut.input_ids)
+    assert whole.input_ids[: len(cut.input_ids)] == cut.input_ids
+    assert whole.spans == cut.spans
+
+
+def test_tokens_count_by_the_weight_of_their_step():
+    run = craft_run(steps=4)
+    first, second = (step.step_id for step in run.agent_steps[:2])
+    chosen = Selection(run.trajectory_id, (second, first), "test", (0.25, 3.0))
+    (row,) = render_rows(tiny_tokenizer(), run, chosen)
+    assert [(span.step_id, span.weight) for span in row.spans] == [(first, 3.0), (second, 0.25)]
+    lengths = [span.end - span.start for span in row.spans]
+    assert row.weight == 3.0 * lengths[0] + 0.25 * lengths[1]
+
+
 def test_an_empty_selection_is_an_error_with_the_id():
     run = craft_run()
     with pytest.raises(MaskError, match=run.trajectory_id):

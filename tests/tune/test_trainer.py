@@ -3,12 +3,15 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from atlas_tune.agents.local_model import load_model
 from atlas_tune.errors import AtlasError
-from atlas_tune.trajectory import Selection
+from atlas_tune.trajectory import Kind, LabelSource, Selection, StepLabel
+from atlas_tune.trajectory.tasks import task_digest, task_key
+from atlas_tune.tune.held_out import held_out_tasks
 from atlas_tune.tune.render import render_rows
-from atlas_tune.tune.settings import LoraSettings, TuneSettings
+from atlas_tune.tune.settings import LoraSettings, Savings, TuneSettings
 from atlas_tune.tune.stage import tune_model
 from atlas_tune.tune.trainer import train
 from tiny_model import tiny_llama, tiny_tokenizer
@@ -86,6 +89,35 @@ def test_microbatches_change_memory_and_not_the_weights(tmp_path):
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-3, atol=1e-5)
 
 
+def test_savings_change_the_cost_and_not_the_weights(tmp_path):
+    _, whole = tuned(tmp_path / "whole")
+    for name in Savings.model_fields:
+        without = SETTINGS.model_copy(update={"savings": Savings(**{name: False})})
+        _, other = tuned(tmp_path / name, without)
+        for part in whole:
+            torch.testing.assert_close(whole[part], other[part], rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_that_cannot_be_packed_is_tuned_padded_and_told_so(tmp_path):
+    torch.manual_seed(0)
+    shape = {name: getattr(tiny_llama().config, name) for name in ("vocab_size", "hidden_size")}
+    model = Gemma2ForCausalLM(
+        Gemma2Config(
+            **shape,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+        )
+    )
+    told = []
+    figures = train(model, tiny_tokenizer(), rows(), SETTINGS, tmp_path, 0, tell=told.append)
+    assert figures["last_loss"] < figures["first_loss"]
+    (sentence,) = told
+    assert sentence.startswith("Rows are padded and share no beginnings: equal gradients")
+
+
 @pytest.mark.parametrize("killed_at", [1, 4])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, killed_at):
     _, whole = tuned(tmp_path / "whole")
@@ -159,3 +191,56 @@ def test_rows_that_are_too_long_are_left_out_and_listed(tmp_path):
     figures = tune_model(str(base), runs, chosen, settings, tmp_path / "out", 0)
     assert figures["rows"] == 1
     assert figures["too_long"] == [runs[1].trajectory_id]
+
+
+def test_held_out_runs_are_not_trained_on_and_their_loss_is_told_by_kind(tmp_path):
+    base = tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    runs = [craft_run(steps=3, task_id=str(task)) for task in range(8)]
+    twin = craft_run(steps=4, task_id="0")  # of a task that is there already
+    chosen = {
+        r.trajectory_id: Selection(r.trajectory_id, (r.agent_steps[0].step_id,), "first")
+        for r in [*runs, twin]
+    }
+    source = LabelSource("test")
+    labels = [
+        StepLabel(r.trajectory_id, r.agent_steps[0].step_id, Kind.PLAN_CREATION, source)
+        for r in [*runs, twin]
+    ]
+    settings = SETTINGS.model_copy(update={"held_out": 0.25})
+    out = tmp_path / "out"
+    figures = tune_model(str(base), [*runs, twin], chosen, settings, out, 0, labels=labels)
+    assert figures["held_out"] in (2, 3)
+    assert figures["rows"] + figures["held_out"] == 9
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    told = [entry for entry in metrics if "held_out_loss/all" in entry]
+    an_epoch = -(-figures["rows"] // 2)
+    assert [entry["step"] for entry in told] == [0, an_epoch, 2 * an_epoch]
+    assert told[-1]["held_out_loss/plan_creation"] < told[0]["held_out_loss/plan_creation"]
+    # By hand: the untuned model on the run that was kept aside, token by token.
+    aside = held_out_tasks([*runs, twin], 0.25, 0)
+    model, sums = tiny_llama().eval(), {"plan_creation": [], "unselected": []}
+    for run in [*runs, twin]:
+        if task_digest(task_key(run)) not in aside:
+            continue
+        every = Selection(run.trajectory_id, tuple(s.step_id for s in run.agent_steps), "all")
+        (row,) = render_rows(tiny_tokenizer(), run, every)
+        with torch.no_grad():
+            log_p = model(torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
+        for place, span in enumerate(row.spans):
+            kind = "unselected" if place else "plan_creation"
+            for at in range(span.start, span.end):
+                sums[kind].append(-float(log_p[at - 1, row.input_ids[at]]))
+    for kind, losses in sums.items():
+        assert told[0][f"held_out_loss/{kind}"] == pytest.approx(
+            sum(losses) / len(losses), rel=1e-4
+        )
+
+
+def test_not_all_tasks_can_be_held_out():
+    runs = [craft_run(task_id="a"), craft_run(task_id="b")]
+    with pytest.raises(AtlasError, match="keeps 2 of 2 tasks aside"):
+        held_out_tasks(runs, 0.9, 0)
+    assert len(held_out_tasks(runs, 0.01, 0)) == 1
+    assert held_out_tasks(runs, 0.0, 0) == set()

@@ -12,9 +12,9 @@ from atlas_tune.trajectory.exports.dialects import DIALECTS
 from atlas_tune.trajectory.exports.messages import write
 from atlas_tune.trajectory.exports.rows import write_rows
 from atlas_tune.tune.loss import supervised_loss_sum
+from atlas_tune.tune.padded_loss import collate
 from atlas_tune.tune.render import IGNORED, render_rows
 from atlas_tune.tune.tokenised import write_tokenised
-from atlas_tune.tune.trainer import collate
 from tiny_model import tiny_llama
 from trajectory.runs import craft_run
 from tune.tool_runs import chat_tokenizer, template, tool_run
@@ -182,9 +182,8 @@ def test_a_step_of_trl_has_the_loss_of_our_own_trainer(tmp_path):
     data = tokenised(cases, tokenizer, tmp_path / "rows")
     trainer = trainer_of(data, tokenizer, tmp_path / "out", max_length=None)
     rows = rows_of(tokenizer, cases)
-    ours = collate(rows, tokenizer.pad_token_id)
     with torch.no_grad():
-        total = supervised_loss_sum(trainer.model, ours["input_ids"], ours["labels"])
+        total = supervised_loss_sum(trainer.model, *collate(rows))
     expected = total.item() / sum(row.supervised for row in rows)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-5)

@@ -46,6 +46,8 @@ def tune(
     from atlas_tune.checked import checked
     from atlas_tune.recipe import SEED_LIMIT
     from atlas_tune.trajectory.quarantine import Rejected
+    from atlas_tune.trajectory.sidecars import labels_beside
+    from atlas_tune.trajectory.store import read_labels
     from atlas_tune.tune.settings import TuneSettings
     from atlas_tune.tune.stage import tune_model
 
@@ -66,6 +68,7 @@ def tune(
             output,
             seed,
             lambda step, of, loss: tick(step, of, f"steps, loss {loss:.3f}"),
+            read_labels(labels_beside(selection)),
         )
     tell(
         {"output": str(output), **figures},

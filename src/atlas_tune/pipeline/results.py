@@ -247,6 +247,8 @@ def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
     points = []
     seconds = 0.0
     for line in read_lines(path, refuse):
+        if "loss" not in line.value:  # of held-out trajectories
+            continue
         seconds += line.value["seconds"]
         points.append(LossPoint(step=line.value["step"], loss=line.value["loss"], seconds=seconds))
     return LossCurve(arm=arm, seed=seed, points=tuple(points))

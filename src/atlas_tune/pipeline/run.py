@@ -269,6 +269,7 @@ class _Run:
                     directory,
                     seed,
                     lambda step, of, loss: tick(step, of, f"steps, loss {loss:.3f}"),
+                    read_labels(self.layout.labels(arm.name)),
                 )
 
         self._stage(

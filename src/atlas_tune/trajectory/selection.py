@@ -23,6 +23,13 @@ class Selection:
     trajectory_id: str
     step_ids: tuple[int, ...]
     rule: str
+    weights: tuple[float, ...] | None = None
+    """Per step, how much each of its tokens counts in the loss; all alike where it is None."""
+
+    @property
+    def weight_of(self) -> dict[int, float]:
+        """The weights by step id, where there are any."""
+        return dict(zip(self.step_ids, self.weights or (), strict=False))
 
 
 def budget_steps(steps: int, share: float) -> int:
@@ -82,11 +89,12 @@ def _lot(label: StepLabel) -> str:
 
 def dump_selection(selection: Selection) -> dict[str, Any]:
     """The JSON object of a selection."""
-    return {
+    record = {
         "trajectory_id": selection.trajectory_id,
         "step_ids": list(selection.step_ids),
         "rule": selection.rule,
     }
+    return record if selection.weights is None else record | {"weights": list(selection.weights)}
 
 
 def parse_selection(record: Any) -> Selection:
@@ -96,7 +104,7 @@ def parse_selection(record: Any) -> Selection:
         InvalidTrajectory: a field is missing, unknown or of the wrong type.
     """
     where = "selection"
-    record = an_object(record, where, "trajectory_id step_ids rule")
+    record = an_object(record, where, "trajectory_id step_ids rule weights")
     step_ids = typed(record, "step_ids", list, where, required=True)
     for step_id in step_ids:
         if not isinstance(step_id, int) or isinstance(step_id, bool):
@@ -109,4 +117,18 @@ def parse_selection(record: Any) -> Selection:
         trajectory_id=typed(record, "trajectory_id", str, where, required=True),
         step_ids=tuple(step_ids),
         rule=typed(record, "rule", str, where, required=True),
+        weights=_weights(record, where, len(step_ids)),
     )
+
+
+def _weights(record: dict[str, Any], where: str, steps: int) -> tuple[float, ...] | None:
+    weights = typed(record, "weights", list, where)
+    if weights is None:
+        return None
+    for weight in weights:
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not 0 < weight < math.inf:
+            raise InvalidTrajectory(f"{where} has a weight that is {weight!r}, not a number above 0")
+    if len(weights) != steps:
+        raise InvalidTrajectory(f"{where} has {len(weights)} weights for {steps} steps")
+    return tuple(float(weight) for weight in weights)

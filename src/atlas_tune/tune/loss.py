@@ -13,7 +13,7 @@ Shapes: B sequences, T tokens, D width, R supervised rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,9 +23,14 @@ from atlas_tune.tune.render import IGNORED
 
 
 def supervised_loss_sum(
-    model: nn.Module, input_ids_BT: torch.Tensor, labels_BT: torch.Tensor
+    model: nn.Module,
+    input_ids_BT: torch.Tensor,
+    labels_BT: torch.Tensor,
+    weights_BT: torch.Tensor | None = None,
+    *,
+    supervised_rows: bool = True,
 ) -> torch.Tensor:
-    """The sum of −log π over the supervised tokens of a microbatch; a scalar.
+    """The sum of weight · −log π over the supervised tokens of a microbatch; a scalar.
 
     Sequences are padded on the right. Under causal attention no real token sees the padding, so
     no attention mask is needed.
@@ -34,17 +39,28 @@ def supervised_loss_sum(
         model: a causal language model of transformers, wrapped by peft or not.
         input_ids_BT: token ids, padded on the right with any id.
         labels_BT: the id where a token is supervised, else ``IGNORED``; not shifted.
+        weights_BT: how much each token counts; all alike where it is left out.
+        supervised_rows: compute logits at the rows that need them only.
     """
     # Position t predicts token t + 1: the row of a supervised token is the one before it.
     targets_BT = torch.full_like(labels_BT, IGNORED)
     targets_BT[:, :-1] = labels_BT[:, 1:]
     rows_BT = targets_BT != IGNORED
-    with head_on_rows(model, rows_BT):
+    with head_on_rows(model, rows_BT) if supervised_rows else nullcontext():
         logits = model(input_ids=input_ids_BT, use_cache=False).logits
-    logits_RV = logits[0]
+    logits_RV = logits[0] if supervised_rows else logits[rows_BT]
+    losses_R = log_losses(logits_RV, targets_BT[rows_BT])
+    if weights_BT is None:
+        return losses_R.sum()
+    weights_R = weights_BT[:, 1:][rows_BT[:, :-1]]
+    return (losses_R * weights_R.to(losses_R.dtype)).sum()
+
+
+def log_losses(logits_RV: torch.Tensor, targets_R: torch.Tensor) -> torch.Tensor:
+    """−log π of each row's target, ``[R]``; half precision is left for it."""
     if logits_RV.dtype in (torch.bfloat16, torch.float16):
         logits_RV = logits_RV.float()
-    return nn.functional.cross_entropy(logits_RV, targets_BT[rows_BT], reduction="sum")
+    return nn.functional.cross_entropy(logits_RV, targets_R, reduction="none")
 
 
 @contextmanager

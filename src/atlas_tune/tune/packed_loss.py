@@ -22,7 +22,9 @@ import torch
 from torch import nn
 
 from atlas_tune.tune.chunks import Chunk, cut
-from atlas_tune.tune.prefixes import Forest
+from atlas_tune.tune.loss import log_losses
+from atlas_tune.tune.prefixes import LEAST_SHARED, Forest, forest_of
+from atlas_tune.tune.render import Row
 from atlas_tune.tune.sparse_block import last_block, sparse
 from atlas_tune.tune.tree_attention import NAME, Pair, Running, merged, sequence_of
 
@@ -33,25 +35,31 @@ class PackedLoss:
 
     most_tokens: int
     """New tokens of a chunk."""
+    supervised_rows: bool = True
+    """Final norm, head and loss on supervised rows only."""
     sparse_last_block: bool = True
-    """Run the last block on supervised rows only, where its arithmetic is known."""
+    """Run the last block on supervised rows only too, where its arithmetic is known."""
+    least_shared: int | None = LEAST_SHARED
+    """The fewest tokens worth sharing; None shares nothing."""
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Makes the context of a forward pass, such as autocast."""
 
-    def backward(self, model: Any, forest: Forest, normaliser: float) -> torch.Tensor:
+    def backward(self, model: Any, rows: Sequence[Row], normaliser: float) -> torch.Tensor:
         """Add the gradients of Σ weight · −log π / normaliser to the parameters'.
 
         Args:
             model: a causal language model of transformers whose attention goes through the
                 attention interface, wrapped by peft or not.
-            forest: the rows of the step.
+            rows: those of the step.
             normaliser: what the sum is divided by.
 
         Returns:
             The loss, a scalar without a graph.
         """
+        forest = forest_of(rows, least_shared=self.least_shared)
         with packed_attention(model), ExitStack() as stack:
-            block = last_block(model) if self.sparse_last_block else None
+            wanted = self.supervised_rows and self.sparse_last_block
+            block = last_block(model) if wanted else None
             if block is not None:
                 stack.enter_context(sparse(block))
             total = torch.zeros((), dtype=torch.float64)
@@ -86,23 +94,22 @@ class PackedLoss:
     ) -> torch.Tensor:
         ids, positions = sequence_of(forest, chunk.nodes)
         rows, targets, weights = _targets(forest, running)
-        with nullcontext() if is_sparse else rows_before_norm(model, running):
+        few_before_norm = self.supervised_rows and not is_sparse
+        with rows_before_norm(model, running) if few_before_norm else nullcontext():
             logits_RV = model(
                 input_ids=torch.tensor([ids], device=model.device),
                 position_ids=torch.tensor([positions], device=model.device),
                 use_cache=False,
                 running=running,
             ).logits[0]
+        if not self.supervised_rows:
+            logits_RV = logits_RV[running.rows_R]
         if not targets:
             nothing: torch.Tensor = logits_RV.sum() * 0.0
             return nothing
         if rows != list(range(len(logits_RV))):
             logits_RV = logits_RV[torch.tensor(rows, device=model.device)]
-        if logits_RV.dtype in (torch.bfloat16, torch.float16):
-            logits_RV = logits_RV.float()
-        losses_R = nn.functional.cross_entropy(
-            logits_RV, torch.tensor(targets, device=model.device), reduction="none"
-        )
+        losses_R = log_losses(logits_RV, torch.tensor(targets, device=model.device))
         weights_R = torch.tensor(weights, dtype=losses_R.dtype, device=model.device)
         return (losses_R * weights_R).sum()
 

@@ -51,26 +51,17 @@ Forest = tuple[Node, ...]
 """Nodes, parents before children."""
 
 
-def forest_of(
-    rows: Sequence[Row],
-    weights: Sequence[Sequence[float]] | None = None,
-    *,
-    least_shared: int | None = LEAST_SHARED,
-) -> Forest:
+def forest_of(rows: Sequence[Row], *, least_shared: int | None = LEAST_SHARED) -> Forest:
     """The prefix forest of rows.
 
     Args:
         rows: training rows.
-        weights: per row, one weight per span; 1 where it is left out.
         least_shared: the fewest tokens worth sharing; None shares nothing, and every row is a
             node of its own.
     """
-    spans = [
-        [(span, 1.0 if weights is None else weights[i][j]) for j, span in enumerate(row.spans)]
-        for i, row in enumerate(rows)
-    ]
     supervised = [
-        {at: weight for span, weight in row for at in range(span.start, span.end)} for row in spans
+        {at: span.weight for span in row.spans for at in range(span.start, span.end)}
+        for row in rows
     ]
     nodes: list[Node] = []
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ class Span:
     step_id: int
     start: int
     end: int
+    weight: float = 1.0
+    """How much each of its tokens counts in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class Row:
         """The number of supervised tokens."""
         return sum(span.end - span.start for span in self.spans)
 
+    @property
+    def weight(self) -> float:
+        """The weights of its supervised tokens, added up: what a loss is normalised by."""
+        return sum((span.end - span.start) * span.weight for span in self.spans)
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -96,18 +103,34 @@ class WrittenRow:
 
 
 def render_rows(
-    tokenizer: PreTrainedTokenizerBase, trajectory: Trajectory, selection: Selection
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: Trajectory,
+    selection: Selection,
+    *,
+    tail_cut: bool = True,
 ) -> list[Row]:
     """The training rows of a trajectory: one, or one per selected step (see the module's text).
+
+    Args:
+        tokenizer: of the model that is trained, with its chat template.
+        trajectory: the run.
+        selection: its steps that carry loss, and their weights.
+        tail_cut: end a row after its last supervised token.
 
     Raises:
         MaskError: the selection is empty, or the mask does not decode to the steps' text.
     """
-    return [written.row for written in write_rows(tokenizer, trajectory, selection)]
+    return [
+        written.row for written in write_rows(tokenizer, trajectory, selection, tail_cut=tail_cut)
+    ]
 
 
 def write_rows(
-    tokenizer: PreTrainedTokenizerBase, trajectory: Trajectory, selection: Selection
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: Trajectory,
+    selection: Selection,
+    *,
+    tail_cut: bool = True,
 ) -> list[WrittenRow]:
     """The rows of :func:`render_rows`, each with its text and where its tokens stand in it.
 
@@ -146,11 +169,10 @@ def write_rows(
             f"Trajectory {trajectory.trajectory_id}: the selection names a step that is not one "
             f"of the agent's own; selected {sorted(wanted)}."
         )
+    row_of = partial(_row, tokenizer, trajectory, weights=selection.weight_of, tail_cut=tail_cut)
     if extends:
-        return [_row(tokenizer, trajectory, whole, turns)]
-    return [
-        _row(tokenizer, trajectory, text, [turn]) for text, turn in zip(texts, turns, strict=True)
-    ]
+        return [row_of(whole, turns)]
+    return [row_of(text, [turn]) for text, turn in zip(texts, turns, strict=True)]
 
 
 def _row(
@@ -158,6 +180,9 @@ def _row(
     trajectory: Trajectory,
     text: str,
     turns: Sequence[Turn],
+    *,
+    weights: Mapping[int, float],
+    tail_cut: bool,
 ) -> WrittenRow:
     ids, starts = tokenise(tokenizer, text, [turn.start for turn in turns])
     special = _special_tokens(tokenizer)
@@ -172,10 +197,10 @@ def _row(
                 f"{tokenizer.name_or_path} closes a turn without a special token, so a model "
                 "trained on it would never stop."
             )
-        span = Span(turn.step_id, start, end)
+        span = Span(turn.step_id, start, end, weights.get(turn.step_id, 1.0))
         _verify(tokenizer, trajectory, ids, span, text[turn.start : turn.end])
         spans.append(span)
-    last = spans[-1].end
+    last = spans[-1].end if tail_cut else len(ids)
     row = Row(trajectory.trajectory_id, tuple(ids[:last]), tuple(spans), len(ids))
     return WrittenRow(row, text, tuple(starts), tuple(turns))
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
 from atlas_tune.errors import AtlasError
-from atlas_tune.trajectory import Selection, Trajectory
+from atlas_tune.trajectory import Selection, StepLabel, Trajectory
+from atlas_tune.trajectory.tasks import task_digest, task_key
+from atlas_tune.tune.held_out import HeldOut, held_out_tasks, kinds_of
 from atlas_tune.tune.render import Row, render_rows
 from atlas_tune.tune.settings import TuneSettings
 from atlas_tune.tune.trainer import train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def tune_model(
@@ -22,38 +27,52 @@ def tune_model(
     directory: Path,
     seed: int,
     on_step: Callable[[int, int, float], None] = lambda step, of, loss: None,
+    labels: Iterable[StepLabel] = (),
 ) -> dict[str, Any]:
     """Tune ``model`` on the selected steps and save it in ``directory``.
 
     Trajectories without a selected step carry no loss and are left out; so are rows longer than
     ``settings.max_tokens``, whose trajectories are listed under ``too_long``.
 
+    Args:
+        model: a hub id, a directory or a GGUF file.
+        trajectories: all of the run.
+        selections: by trajectory id, the steps that carry loss.
+        settings: how to train.
+        directory: gets the model.
+        seed: of the order of rows, of dropout, of what is held out.
+        on_step: called after each optimiser step with (step, steps in all, loss).
+        labels: tell the kinds by which the loss of held-out steps is told apart.
+
     Returns:
-        The figures of :func:`atlas_tune.tune.trainer.train`, with ``left_out`` and ``too_long``.
+        The figures of :func:`atlas_tune.tune.trainer.train`, with ``left_out``, ``too_long`` and
+        ``held_out``, the number of trajectories that were kept aside.
 
     Raises:
         AtlasError: nothing is left to train on.
     """
     tokenizer = load_tokenizer(model)
-    rows: list[Row] = []
-    too_long: list[str] = []
-    left_out = 0
-    for trajectory in trajectories:
-        selection = selections.get(trajectory.trajectory_id)
-        if selection is None or not selection.step_ids:
-            left_out += 1
-            continue
-        for row in render_rows(tokenizer, trajectory, selection):
-            if len(row.input_ids) > settings.max_tokens:
-                too_long.append(trajectory.trajectory_id)
-            else:
-                rows.append(row)
+    aside = held_out_tasks(trajectories, settings.held_out, seed)
+    kept = [run for run in trajectories if task_digest(task_key(run)) in aside]
+    taught = [run for run in trajectories if task_digest(task_key(run)) not in aside]
+    rows, left_out, too_long = _rows(tokenizer, taught, selections, settings)
     if not rows:
         raise AtlasError(
-            f"Nothing to train on: of {len(trajectories)} trajectories {left_out} have no "
+            f"Nothing to train on: of {len(taught)} trajectories {left_out} have no "
             f"selected step and {len(too_long)} rows are longer than {settings.max_tokens} "
             "tokens. Widen the selection or raise max_tokens."
         )
+    held_out = None
+    if kept:
+        every = {
+            run.trajectory_id: Selection(
+                run.trajectory_id, tuple(step.step_id for step in run.agent_steps), "all"
+            )
+            for run in kept
+        }
+        told, _, longer = _rows(tokenizer, kept, every, settings)
+        too_long += longer
+        held_out = HeldOut(tuple(told), kinds_of(kept, selections, labels)) if told else None
     figures = train(
         load_model(model),
         tokenizer,
@@ -63,5 +82,30 @@ def tune_model(
         seed,
         on_step,
         base=model_digest(model),
+        held_out=held_out,
     )
-    return {**figures, "left_out": left_out, "too_long": too_long}
+    return {**figures, "left_out": left_out, "too_long": too_long, "held_out": len(kept)}
+
+
+def _rows(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Iterable[Trajectory],
+    selections: Mapping[str, Selection],
+    settings: TuneSettings,
+) -> tuple[list[Row], int, list[str]]:
+    """Rows, the number of trajectories without a selected step, the ids of those too long."""
+    rows: list[Row] = []
+    left_out = 0
+    too_long: list[str] = []
+    for trajectory in trajectories:
+        selection = selections.get(trajectory.trajectory_id)
+        if selection is None or not selection.step_ids:
+            left_out += 1
+            continue
+        tail_cut = settings.savings.tail_cut
+        for row in render_rows(tokenizer, trajectory, selection, tail_cut=tail_cut):
+            if len(row.input_ids) > settings.max_tokens:
+                too_long.append(trajectory.trajectory_id)
+            else:
+                rows.append(row)
+    return rows, left_out, too_long

@@ -1,19 +1,19 @@
 """Training on selected steps: a thin subclass of transformers' Trainer.
 
-One item of the training set is one whole optimiser step, already cut into microbatches. The
-Trainer sees batches of size one without gradient accumulation, so its resume, schedules, loggers
-and checkpoints work unchanged, while the loss is normalised over all supervised tokens of the
-step.
+One item of the training set is one whole optimiser step. The Trainer sees batches of size one
+without gradient accumulation, so its resume, schedules, loggers and checkpoints work unchanged,
+while the loss is normalised over all supervised tokens of the step.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,74 +32,51 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from atlas_tune.errors import AtlasError
-from atlas_tune.tune.batches import OptimiserStep, plan_steps
-from atlas_tune.tune.loss import supervised_loss_sum
+from atlas_tune.progress import say
+from atlas_tune.tune.batches import OptimiserStep, by_trajectory, plan_steps
+from atlas_tune.tune.held_out import HeldOut
+from atlas_tune.tune.processes import first_says, step_over_processes
 from atlas_tune.tune.record import TrainingRecord, training_key
-from atlas_tune.tune.render import IGNORED, Row
-from atlas_tune.tune.settings import LoraSettings, TuneSettings
+from atlas_tune.tune.render import Row
+from atlas_tune.tune.settings import LoraSettings, Precision, TuneSettings
+from atlas_tune.tune.step_loss import StepLoss, step_loss
 
-Microbatch = dict[str, torch.Tensor]
+_HELD_OUT = "held_out_loss/"
+"""What the names of held-out losses begin with in ``metrics.jsonl``."""
 
 
-class _StepsDataset(Dataset[list[Microbatch]]):
-    """Item i is optimiser step i: its microbatches, padded on the right."""
+class _StepsDataset(Dataset[list[Row]]):
+    """Item i is the rows of optimiser step i."""
 
-    def __init__(self, rows: Sequence[Row], plan: Sequence[OptimiserStep], pad: int) -> None:
-        self.rows, self.plan, self.pad = rows, plan, pad
+    def __init__(self, rows: Sequence[Row], plan: Sequence[OptimiserStep]) -> None:
+        self.rows, self.plan = rows, plan
 
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, index: int) -> list[Microbatch]:
-        return [collate([self.rows[i] for i in micro], self.pad) for micro in self.plan[index]]
-
-
-def collate(rows: Sequence[Row], pad: int) -> Microbatch:
-    """Rows as ``input_ids`` and ``labels`` of one length, ``[B, T]``, padded on the right."""
-    width = max(len(row.input_ids) for row in rows)
-    return {
-        "input_ids": torch.tensor(
-            [[*row.input_ids, *[pad] * (width - len(row.input_ids))] for row in rows]
-        ),
-        "labels": torch.tensor(
-            [[*row.labels, *[IGNORED] * (width - len(row.input_ids))] for row in rows]
-        ),
-    }
+    def __getitem__(self, index: int) -> list[Row]:
+        return [self.rows[i] for i in self.plan[index]]
 
 
 class SparseTrainer(Trainer):
-    """transformers' Trainer with a step made of microbatches and the loss on supervised rows."""
+    """transformers' Trainer with a step of rows, computed by a :class:`StepLoss`."""
 
-    bfloat16 = False
-    """Whether forward and backward run under bfloat16 autocast."""
+    step_loss: StepLoss
     step_started = 0.0
 
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward over the microbatches of one optimiser step; returns its loss."""
+        """Forward and backward over the rows of one optimiser step; returns its loss."""
         self.step_started = time.monotonic()
         model.train()
-        supervised = sum(int((micro["labels"] != IGNORED).sum()) for micro in inputs)
-        total = torch.zeros((), device=self.args.device)
-        for micro in inputs:
-            micro = {name: tensor.to(self.args.device) for name, tensor in micro.items()}
-            with self._precision():
-                loss = supervised_loss_sum(model, micro["input_ids"], micro["labels"]) / supervised
-            self.accelerator.backward(loss)
-            total += loss.detach()
+        total = step_over_processes(model, inputs, self.step_loss)
         if not torch.isfinite(total):
             raise AtlasError(
                 f"The loss became {float(total)} at optimiser step {self.state.global_step + 1}: "
                 "lower learning_rate, or set precision to float32."
             )
-        return total
-
-    def _precision(self) -> Any:
-        # Trainer's own bf16 flag insists on hardware support on the CPU; autocast works anywhere.
-        if self.bfloat16:
-            return torch.autocast(self.args.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return total.to(self.args.device, torch.float32)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a step with the seconds it took, so that a resumed run can add them all up."""
@@ -114,21 +91,53 @@ class SparseTrainer(Trainer):
         return DataLoader(dataset, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])
 
 
-class _Watch(TrainerCallback):
-    """Writes metrics.jsonl, saves by the clock, and reports progress."""
+class _Clock(TrainerCallback):
+    """Asks for a checkpoint by the clock, in all processes at the same step."""
 
-    def __init__(
-        self, path: Path, minutes: float, on_step: Callable[[int, int, float], None]
-    ) -> None:
-        self.path, self.seconds, self.on_step = path, minutes * 60, on_step
+    def __init__(self, minutes: float) -> None:
+        self.seconds = minutes * 60
         self.saved_at = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if time.monotonic() - self.saved_at > self.seconds and state.global_step < state.max_steps:
+        due = (
+            time.monotonic() - self.saved_at > self.seconds and state.global_step < state.max_steps
+        )
+        if first_says(due, args.device):
             control.should_save = True
             self.saved_at = time.monotonic()
+
+
+class _HeldOutLoss(TrainerCallback):
+    """Logs the loss on held-out trajectories before the first step and after every epoch."""
+
+    def __init__(
+        self, trainer: Trainer, losses: Callable[[], dict[str, float]], every: int
+    ) -> None:
+        self.trainer, self.losses, self.every = trainer, losses, every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._log()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._log()
+
+    def _log(self) -> None:
+        self.trainer.log({f"{_HELD_OUT}{kind}": loss for kind, loss in self.losses().items()})
+
+
+class _Watch(TrainerCallback):
+    """Writes metrics.jsonl and reports progress."""
+
+    def __init__(self, path: Path, on_step: Callable[[int, int, float], None]) -> None:
+        self.path, self.on_step = path, on_step
 
     def on_log(
         self,
@@ -141,7 +150,11 @@ class _Watch(TrainerCallback):
         if logs and "loss" in logs:
             self.on_step(state.global_step, state.max_steps, logs["loss"])
         # The whole history, each time: after a resume the file holds each step once.
-        steps = [entry for entry in state.log_history if "loss" in entry]
+        steps = [
+            entry
+            for entry in state.log_history
+            if "loss" in entry or any(name.startswith(_HELD_OUT) for name in entry)
+        ]
         self.path.write_text("".join(json.dumps(entry) + "\n" for entry in steps))
 
 
@@ -154,6 +167,8 @@ def train(
     seed: int,
     on_step: Callable[[int, int, float], None] = lambda step, of, loss: None,
     base: str = "",
+    tell: Callable[[str], None] = say,
+    held_out: HeldOut | None = None,
 ) -> dict[str, Any]:
     """Tune a model on rows and save it as safetensors in ``directory``; resumes where it was.
 
@@ -169,34 +184,26 @@ def train(
         seed: of the order of rows, of dropout and of the adapters' first values.
         on_step: called after each optimiser step with (step, steps in all, loss).
         base: identifies the base model, so that a training is not resumed from another one.
+        tell: is given a sentence where a saving that is wanted cannot be had.
+        held_out: trajectories whose loss is told by kind of step.
 
     Returns:
         Figures of the run: optimiser steps, tokens, supervised tokens, seconds, last loss.
 
     Raises:
         AtlasError: there is nothing to train on, the directory holds another training, the loss
-            is not a number, or this process is one of several (``torchrun``).
+            is not a number, or weights are to be dealt out over CPUs.
     """
     if not rows:
         raise AtlasError("There is no row to train on: the selection is empty.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise AtlasError("Training runs in one process on one device: start it without torchrun.")
-    record = TrainingRecord(directory / "training.json", training_key(rows, settings, seed, base))
+    plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=settings.epochs, seed=seed)
     checkpoints = directory / "checkpoints"
-    figures = record.open()
-    if figures is not None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        return figures
-    set_seed(seed)
-    if settings.lora is not None:
-        model = _with_adapters(model, settings.lora)
-    plan = plan_steps(
-        [len(row.input_ids) for row in rows],
-        rows_per_step=settings.rows_per_step,
-        epochs=settings.epochs,
-        tokens_per_microbatch=settings.tokens_per_microbatch,
-        seed=seed,
-    )
+    several = torch.distributed.is_torchelastic_launched()
+    if settings.sharded and several and not torch.accelerator.is_available():
+        raise AtlasError(
+            "tune.sharded needs GPUs: accelerate deals weights out on them only. On CPUs leave it "
+            "out; each process then holds all weights."
+        )
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=len(plan),
@@ -214,29 +221,49 @@ def train(
         logging_nan_inf_filter=False,
         save_strategy="no",
         save_total_limit=1,
-        report_to=[],
+        report_to=list(settings.report_to),
+        fsdp="full_shard" if settings.sharded and several else None,
+        fsdp_config={"version": 2},
+        use_cpu=not torch.accelerator.is_available(),
         seed=seed,
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    record = TrainingRecord(directory / "training.json", training_key(rows, settings, seed, base))
+    with arguments.main_process_first():
+        figures = record.open()
+    if figures is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return figures
+    set_seed(seed)
+    if settings.lora is not None:
+        model = _with_adapters(model, settings.lora)
     # Several GPUs in one process would be wrapped in DataParallel, which splits nothing here.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer = SparseTrainer(
         model=model,
         args=arguments,
-        train_dataset=_StepsDataset(rows, plan, tokenizer.pad_token_id or 0),
+        train_dataset=_StepsDataset(rows, plan),
         processing_class=tokenizer,
     )
-    trainer.bfloat16 = settings.precision == "bfloat16"
+    first = arguments.process_index == 0
+    precision = _precision(arguments.device.type, settings.precision)
+    trainer.step_loss = step_loss(model, settings, precision, tell if first else _silent)
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     directory.mkdir(parents=True, exist_ok=True)
-    trainer.add_callback(_Watch(directory / "metrics.jsonl", settings.checkpoint_minutes, on_step))
-    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    trainer.add_callback(_Clock(settings.checkpoint_minutes))
+    if held_out is not None:
+        losses = partial(held_out.losses, model, precision, settings.tokens_per_microbatch)
+        an_epoch = math.ceil(len(by_trajectory(rows)) / settings.rows_per_step)
+        trainer.add_callback(_HeldOutLoss(trainer, losses, an_epoch))
+    if first:
+        trainer.add_callback(_Watch(directory / "metrics.jsonl", on_step))
+    with arguments.main_process_first():
+        last = _last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=last)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    used = [index for step in plan for micro in step for index in micro]
+    used = [index for step in plan for index in step]
     figures = {
         "optimiser_steps": len(plan),
         "rows": len(rows),
@@ -247,9 +274,26 @@ def train(
         "first_loss": history[0]["loss"],
         "last_loss": history[-1]["loss"],
     }
-    record.close(figures)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if first:
+        model.save_pretrained(directory, state_dict=weights)
+        tokenizer.save_pretrained(directory)
+        record.close(figures)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return figures
+
+
+def _silent(sentence: str) -> None:
+    """What processes besides the first one say."""
+
+
+def _precision(device: str, precision: Precision) -> Callable[[], AbstractContextManager[Any]]:
+    """Makes the context of a forward pass."""
+    if precision == "float32":
+        return nullcontext
+    # Trainer's own bf16 flag insists on hardware support on the CPU; autocast works anywhere.
+    return partial(torch.autocast, device, dtype=torch.bfloat16)
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> PreTrainedModel:

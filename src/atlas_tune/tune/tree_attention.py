@@ -19,7 +19,7 @@ Shapes: H heads, S tokens of a node, P tokens before them, N tokens of a chunk, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,20 +49,32 @@ class _Place:
     """Offsets of the tokens that predict a supervised one."""
 
 
-@dataclass
 class Running:
-    """A chunk on its way through the model."""
+    """A chunk on its way through the model.
 
-    places: tuple[_Place, ...]
-    outer: dict[int, dict[int, Pair]]
-    """Layer → node → leaves, of the chunks that this one runs against."""
-    keeps: frozenset[int]
-    """The nodes that later chunks need."""
-    graphs: dict[int, dict[int, Pair]] = field(default_factory=dict)
-    """Layer → node → keys and values with their graph, of ``keeps``."""
-    leaves: dict[int, dict[int, Pair]] = field(default_factory=dict)
-    """The same as leaves, in which gradients gather."""
-    masks: dict[Any, torch.Tensor] = field(default_factory=dict)
+    Not a dataclass: FSDP rebuilds those among a block's arguments, and what a block keeps in the
+    copy would be lost.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[_Place],
+        outer: dict[int, dict[int, Pair]],
+        keeps: frozenset[int],
+    ) -> None:
+        """A chunk before its first layer.
+
+        Args:
+            places: of its nodes, in the order of its sequence.
+            outer: layer → node → leaves, of the chunks that this one runs against.
+            keeps: the nodes that later chunks need.
+        """
+        self.places, self.outer, self.keeps = tuple(places), outer, keeps
+        self.graphs: dict[int, dict[int, Pair]] = {}
+        """Layer → node → keys and values with their graph, of ``keeps``."""
+        self.leaves: dict[int, dict[int, Pair]] = {}
+        """The same as leaves, in which gradients gather."""
+        self._masks: dict[Any, torch.Tensor] = {}
 
     @property
     def rows_R(self) -> torch.Tensor:
@@ -90,7 +102,7 @@ class Running:
             )
             begin = end
         keeps = frozenset(chunk.nodes) if chunk.then else frozenset()
-        return cls(tuple(places), outer, keeps)
+        return cls(places, outer, keeps)
 
     def attend(
         self,
@@ -164,7 +176,7 @@ class Running:
     ) -> torch.Tensor:
         """Which keys each query sees, ``[S, P + S]``; made once for all layers alike."""
         name = (place.node, rows is None, window)
-        if name not in self.masks:
+        if name not in self._masks:
             width = place.end - place.begin
             at = torch.arange(width, device=query.device) if rows is None else rows
             at_S1 = (at + seen - width)[:, None]
@@ -172,8 +184,8 @@ class Running:
             mask = keys_L <= at_S1
             if window is not None:
                 mask &= keys_L > at_S1 - window
-            self.masks[name] = mask
-        return self.masks[name]
+            self._masks[name] = mask
+        return self._masks[name]
 
     def to_go_back(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The kept keys and values that got gradients, and those gradients."""

@@ -133,25 +133,19 @@ class References:
 
     def tuned_tokens(self, fold: int) -> int:
         """How many tokens the tuning of a fold's reference reads, every epoch counted."""
-        from atlas_tune.tune.batches import plan_steps
+        from atlas_tune.tune.batches import shuffled
 
-        tokenizer = load_tokenizer(self.model)
-        lengths = [
-            length
+        tokenizer, most = load_tokenizer(self.model), self.settings.max_tokens
+        runs = [
+            [length for length in _lengths(tokenizer, run) if length <= most]
             for run in self.taught(fold)
-            for length in _lengths(tokenizer, run)
-            if length <= self.settings.max_tokens
         ]
-        if not lengths:
+        tokens = [sum(rows) for rows in runs if rows]
+        if not tokens:
             return 0
-        plan = plan_steps(
-            lengths,
-            rows_per_step=self.settings.rows_per_step,
-            epochs=self.settings.epochs,
-            tokens_per_microbatch=self.settings.tokens_per_microbatch,
-            seed=self.seed,
-        )
-        return sum(lengths[row] for step in plan for batch in step for row in batch)
+        settings = self.settings
+        plan = shuffled(len(tokens), settings.rows_per_step, settings.epochs, self.seed)
+        return sum(tokens[run] for step in plan for run in step)
 
     def _decisive_settings(self) -> dict[str, Any]:
         return self.settings.model_dump(exclude={"checkpoint_minutes"})
