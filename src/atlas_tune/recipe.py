@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from atlas_tune.agents.local_model import DEFAULT_MODEL
 from atlas_tune.checked import checked, parse_yaml
-from atlas_tune.environments import ENVIRONMENT_NAMES
+from atlas_tune.environments import check_environment
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError, UsageError, nearest
 from atlas_tune.select import selector_options
@@ -219,10 +219,10 @@ class Recipe(_Section):
         self._check_oracles()
         collected = [source.collect for source in self.data if isinstance(source, Collect)]
         for name in (*places, *collected):
-            if name not in ENVIRONMENT_NAMES:
-                raise ValueError(
-                    f"there is no environment '{name}': {nearest(name, ENVIRONMENT_NAMES)}"
-                )
+            try:
+                check_environment(name)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         formats = [source.format for source in self.data if isinstance(source, Import)]
         for format_name in formats:
             if format_name is not None and format_name not in FORMATS:

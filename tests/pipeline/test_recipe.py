@@ -6,6 +6,7 @@ import pytest
 from atlas_tune.agents.local_model import DEFAULT_MODEL
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.pipeline.layout import Layout
 from atlas_tune.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -38,6 +39,17 @@ def test_every_recipe_of_the_project_is_valid(path):
 
 def test_paths_are_relative_to_the_recipe(tmp_path):
     assert load(tmp_path, GOOD).data[1].path == tmp_path / "runs.jsonl"
+
+
+def test_models_can_be_evaluated_on_a_server_that_need_not_run_yet(tmp_path):
+    name = "agentgym:webshop@http://127.0.0.1:36001"
+    recipe = load(tmp_path, GOOD.replace("{environment: textcraft", f"{{environment: '{name}'"))
+    assert recipe.evaluate.environments[0].environment == name
+    path = Layout(tmp_path).rollouts("critical", 0, name)
+    assert path == tmp_path / "rollouts/critical/0/agentgym-webshop-http-127.0.0.1-36001.jsonl"
+    bad = GOOD.replace("{environment: textcraft", "{environment: 'agentgym:webshop'")
+    with pytest.raises(UsageError, match="does not say where the server is"):
+        load(tmp_path, bad)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from atlas_tune.cli import (
     models,
     runs,
     selecting,
+    serving,
     sorting,
     splitting,
 )
@@ -55,6 +56,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": models.evaluate,
     "report": runs.report,
     "envs": runs.envs,
+    "serve-env": serving.serve_env,
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)

@@ -41,6 +41,13 @@ class ExpertFailed(AtlasError):
     """The expert gives up this task; collection leaves the task out and goes on."""
 
 
+class EnvironmentLost(AtlasError):
+    """The environment of a running episode is gone: its server died, or dropped the episode.
+
+    The task itself can be started again, in a fresh environment.
+    """
+
+
 class TextEnv(gymnasium.Env[str, str]):
     """A text environment: observations and actions are strings.
 

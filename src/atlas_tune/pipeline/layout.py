@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class Layout:
     def rollouts(self, arm: str, seed: int | None, environment: str) -> Path:
         """What a model did in an environment; the untuned model has no seed."""
         folder = self.directory / "rollouts" / arm / ("base" if seed is None else str(seed))
-        return folder / f"{environment}.jsonl"
+        # That of a server is a URL.
+        return folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', environment)}.jsonl"
 
     @property
     def report(self) -> Path:

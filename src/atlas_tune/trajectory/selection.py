@@ -128,7 +128,9 @@ def _weights(record: dict[str, Any], where: str, steps: int) -> tuple[float, ...
     for weight in weights:
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not is_number or not 0 < weight < math.inf:
-            raise InvalidTrajectory(f"{where} has a weight that is {weight!r}, not a number above 0")
+            raise InvalidTrajectory(
+                f"{where} has a weight that is {weight!r}, not a number above 0"
+            )
     if len(weights) != steps:
         raise InvalidTrajectory(f"{where} has {len(weights)} weights for {steps} steps")
     return tuple(float(weight) for weight in weights)

@@ -1,0 +1,1 @@
+"""Our environments behind HTTP, in AgentGym's dialect: ``atlas-tune serve-env``."""

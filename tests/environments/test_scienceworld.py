@@ -1,0 +1,325 @@
+"""ScienceWorld: rewards, splits, the shared JVM, its death, the expert, and recorded runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium
+import pytest
+
+from atlas_tune.agents.rollout import run_expert
+from atlas_tune.environments import make_environment
+from atlas_tune.environments.base import EnvironmentLost, ExpertFailed
+from atlas_tune.environments.habits import Habits
+from atlas_tune.environments.scienceworld import ScienceWorld
+from atlas_tune.environments.scienceworld import simulator as simulators
+from atlas_tune.environments.scienceworld.expert import GoldExpert
+from atlas_tune.environments.scienceworld.index import LEFT_OUT, agentgym_tasks, numbered
+from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.select.replaying.replay import ReplaySelector
+from atlas_tune.trajectory import Kind, Observation, Outcome, Step, Trajectory
+from atlas_tune.trajectory.formats import read_sources
+from shared_data import shared_data
+
+PLAYS = importlib.util.find_spec("scienceworld") is not None and shutil.which("java") is not None
+plays = pytest.mark.skipif(not PLAYS, reason="needs the package scienceworld and Java")
+PLANT = "scienceworld/find-plant/3"
+NONE = Habits(look=0, slip=0, detour=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of our own, filled once for the whole file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATLAS_TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def start(task_id=PLANT):
+    env = ScienceWorld()
+    env.reset(options={"task_id": task_id})
+    return env
+
+
+def gold_run(task_id=PLANT, habits=NONE):
+    env = ScienceWorld()
+    return run_expert(env, task_id, lambda: env.expert(0, habits), 30)
+
+
+# --- without Java -------------------------------------------------------------------------------
+
+
+def test_numbers_count_through_variations_and_leave_eight_tasks_out():
+    names = {"1-1": "boil", "2-3": "unknown", "5-1": "grow", "6-1": "mix"}
+    assert agentgym_tasks(names) == ["boil", "mix"]
+    counts = {"boil": 3, "unknown": 9, "grow": 9, "mix": 2}
+    found = [numbered(n, agentgym_tasks(names), counts) for n in range(5)]
+    assert found == [("boil", 0), ("boil", 1), ("boil", 2), ("mix", 0), ("mix", 1)]
+    with pytest.raises(IndexError):
+        numbered(5, agentgym_tasks(names), counts)
+    assert len(LEFT_OUT) == 8
+
+
+def test_the_expert_without_habits_plays_the_path_and_then_gives_up():
+    expert = GoldExpert(("go to hall", "2"), habits=NONE, draw=random.Random(0), steps=30)
+    assert expert.act("").action == "go to hall"
+    assert expert.act("Ambiguous request: …").action == "2"
+    with pytest.raises(ExpertFailed, match="at its end"):
+        expert.act("")
+
+
+def test_habits_stop_at_the_step_limit_and_at_an_ambiguous_request():
+    def played(steps, answer=""):
+        always = Habits(look=0, slip=1, detour=0)
+        path = ("go to hall", "focus on cup")
+        expert = GoldExpert(path, habits=always, draw=random.Random(0), steps=steps)
+        actions = []
+        while not actions or actions[-1] != "focus on cup":
+            actions.append(expert.act(answer).action)
+        return actions
+
+    assert played(2) == ["go to hall", "focus on cup"]
+    assert played(3) == ["walk to hall", "go to hall", "focus on cup"]
+    assert played(9) == ["walk to hall", "go to hall", "choose cup", "focus on cup"]
+    assert played(9, "Ambiguous request: 0 or 1?") == ["go to hall", "focus on cup"]
+
+
+def test_without_java_a_sentence_says_so(monkeypatch):
+    if importlib.util.find_spec("scienceworld") is None:
+        pytest.skip("needs the package scienceworld")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(AtlasError, match=r"there is no 'java' on PATH.*install a Java runtime"):
+        make_environment("scienceworld")
+
+
+def test_without_the_package_a_sentence_says_how_to_get_it():
+    code = "import sys; sys.modules['scienceworld'] = None; "
+    code += "from atlas_tune.environments import make_environment; make_environment('scienceworld')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'atlas-tune[scienceworld]'" in done.stderr.splitlines()[-1]
+
+
+# --- playing ------------------------------------------------------------------------------------
+
+
+@plays
+def test_the_rises_of_the_score_add_up_to_success():
+    episode = gold_run()
+    assert episode.success
+    assert episode.reward == pytest.approx(1.0)
+    assert sum(reward > 0 for _, _, reward in episode.turns) > 1
+
+
+@plays
+def test_the_wrong_focus_fails_the_task_with_minus_one():
+    env = start("scienceworld/boil/0")
+    assert env.step("focus on air")[1:] == (
+        -1.0, True, False, {"success": False, "valid": True},
+    )  # fmt: skip
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("look around")
+
+
+@plays
+def test_a_score_that_the_start_brings_stands_in_the_first_reward():
+    # This game begins in a place that the task leads to, which is worth 8 points.
+    env = start()
+    assert [env.step("inventory")[1] for _ in range(2)] == [0.08, 0.0]
+
+
+@plays
+def test_what_is_not_understood_is_not_valid():
+    env = start("scienceworld/boil/0")
+    assert env.step("dance") == (
+        "No known action matches that input.",
+        0.0,
+        False,
+        False,
+        {"success": False, "valid": False},
+    )
+    assert env.step("look around")[4] == {"success": False, "valid": True}
+
+
+@plays
+def test_the_text_is_that_of_the_official_step():
+    from scienceworld import ScienceWorldEnv
+
+    official = ScienceWorldEnv("")
+    official.load("find-plant", 3, "easy", generateGoldPath=False)
+    ours = ScienceWorld()
+    told, _ = ours.reset(options={"task_id": PLANT})
+    assert told == f"{official.get_task_description()}\n{official.step('look around')[0]}"
+    earned = 0.0
+    for action in ("dance", "go to hallway", "open door to kitchen", "wait1", "inventory"):
+        observation, _, ended, info = official.step(action)
+        answer, reward, terminated, _, _ = ours.step(action)
+        earned += reward
+        assert (answer, terminated) == (observation, ended)
+        assert earned == pytest.approx(info["score"] / 100)
+    official.close()
+
+
+@plays
+def test_episodes_that_take_turns_in_one_jvm_read_what_they_read_alone():
+    actions = [
+        "go to kitchen",
+        "look around",
+        "open cupboard",
+        "activate stove",
+        "wait",
+        "look in sink",
+    ]
+    tasks = ["scienceworld/boil/3", PLANT, "scienceworld/use-thermometer/5"]
+    alone = []
+    for task in tasks:
+        env = start(task)
+        alone.append([env.step(action)[0] for action in actions])
+    envs = [start(task) for task in tasks]
+    turns = [[env.step(action)[0] for env in envs] for action in actions]
+    assert [list(texts) for texts in zip(*turns, strict=True)] == alone
+    assert len({env._game.simulator.process.pid for env in envs}) == 1
+
+
+@plays
+def test_a_jvm_that_dies_is_told_and_replaced():
+    one, other = start(), start()
+    process = one._game.simulator.process
+    process.kill()
+    process.wait()
+    for env in (one, other):
+        with pytest.raises(EnvironmentLost, match="start the task again"):
+            env.step("look around")
+    assert one.reset(options={"task_id": PLANT})[0].startswith("Your task is to find a(n) plant.")
+    assert one._game.simulator.process.pid != process.pid
+
+
+@plays
+def test_a_jvm_that_hangs_is_ended_and_replaced(monkeypatch):
+    simulators.simulator().stop()
+    monkeypatch.setattr(simulators, "PATIENCE", 3.0)
+    env = start()
+    process = env._game.simulator.process
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(EnvironmentLost, match="no answer for 3 seconds"):
+        env.step("look around")
+    assert process.poll() is not None
+    assert env.reset(options={"task_id": PLANT})[0].startswith("Your task is")
+    # The next test gets one with the usual patience.
+    simulators.simulator().stop()
+
+
+@plays
+def test_the_jvm_ends_with_a_killed_process():
+    code = (
+        "import os, signal\n"
+        "from atlas_tune.environments.scienceworld.simulator import simulator\n"
+        "print(simulator().process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    pid = int(done.stdout)
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.1)
+    pytest.fail("Java is still there ten seconds after its parent was killed")
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+@plays
+def test_splits_share_no_task_and_hold_scienceworlds_lists():
+    env = ScienceWorld()
+    found = {split: env.tasks(split) for split in env.splits}
+    assert {split: len(ids) for split, ids in found.items()} == {
+        "train": 3592, "dev": 1796, "test": 1819,
+    }  # fmt: skip
+    assert len(set().union(*found.values())) == 3592 + 1796 + 1819
+    assert len({task.split("/")[1] for task in found["test"][:30]}) == 30
+    boil = sorted(env.tasks("dev", tasks="boil"))
+    assert boil == [f"scienceworld/boil/{number}" for number in range(14, 21)]
+    assert len({task.split("/")[1] for task in env.tasks("train", tasks="agentgym")}) == 22
+
+
+@plays
+@pytest.mark.parametrize(
+    "task_id",
+    [None, 3, "boil/0", "scienceworld/boil/-1", "scienceworld/boil/30", "scienceworld/boil/01"],
+)
+def test_a_reset_needs_a_task(task_id):
+    with pytest.raises(UsageError, match="scienceworld has no task"):
+        ScienceWorld().reset(options={"task_id": task_id})
+
+
+@plays
+@pytest.mark.parametrize(
+    ("split", "options", "words"),
+    [
+        ("trains", {}, "did you mean 'train'"),
+        ("train", {"task": "boil"}, "no task option 'task'"),
+        ("train", {"tasks": "boill"}, "did you mean 'boil'"),
+        ("train", {"tasks": 3}, "is the name of a task or a list of names"),
+    ],
+)
+def test_what_tasks_cannot_be_asked_for(split, options, words):
+    with pytest.raises(UsageError, match=words):
+        ScienceWorld().tasks(split, **options)
+
+
+# --- replaying ----------------------------------------------------------------------------------
+
+
+@plays
+def test_replay_finds_the_steps_that_a_collected_run_needs():
+    episode = gold_run()
+    steps = [Step(1, "user", episode.observation)]
+    for number, (message, answer, _) in enumerate(episode.turns, start=2):
+        steps.append(Step(number, "agent", message, observation=Observation.of(answer)))
+    run = Trajectory.create(
+        tuple(steps),
+        environment="scienceworld",
+        task_id=PLANT,
+        outcome=Outcome(reward=1.0, success=True),
+    )
+    labels = ReplaySelector(make_environment).label(run)
+    needed = [
+        step.message.rpartition("\n")[2]
+        for step, label in zip(run.agent_steps, labels, strict=True)
+        if label.kind is not Kind.NONE
+    ]
+    assert any(action.startswith("focus on") for action in needed)
+    assert not any(action == "look around" for action in needed)
+
+
+@plays
+def test_a_number_that_begins_with_other_words_is_refused():
+    run = Trajectory.create(
+        (Step(1, "user", "Your task is to fly."), Step(2, "agent", "Action:\nlook around")),
+        environment="scienceworld",
+        task_id="sciworld_0",
+    )
+    with pytest.raises(UsageError, match="by AgentGym's count it is scienceworld/boil/0"):
+        ScienceWorld().reset_to(run)
+
+
+@plays
+@pytest.mark.shared_data
+def test_recorded_runs_begin_with_the_task_of_their_number():
+    path = shared_data() / "agenttraj-l" / "sciworld.jsonl.xz"
+    runs = [found.trajectory for found in read_sources([path], None, pytest.fail)][::300]
+    env = ScienceWorld()
+    assert [env.reset_to(run)[0][:12] for run in runs] == ["Your task is"] * 8
+    assert make_environment(runs[0].environment).name == "scienceworld"
