@@ -159,13 +159,15 @@ class Trl:
         data = datasets.Dataset.from_list(
             [{"input_ids": list(w.input_ids), "labels": list(w.labels)} for _, w in step]
         )
+        longest = max(len(w.input_ids) for _, w in step)
         trainer: Any = SFTTrainer(
             self.model,
             args=SFTConfig(
                 output_dir=tempfile.mkdtemp(),
-                per_device_train_batch_size=self.batch,
+                # A pack holds as many tokens as a padded batch at most.
+                per_device_train_batch_size=1 if self.packing else self.batch,
                 packing=self.packing,
-                max_length=4096 if self.packing else None,
+                max_length=self.batch * longest if self.packing else None,
                 activation_checkpointing=False,
                 use_cpu=self.device == "cpu",
                 bf16=True,

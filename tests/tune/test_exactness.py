@@ -166,6 +166,18 @@ def test_every_saving_leaves_loss_and_gradients_as_they_are(name, checkpointing)
             assert_equal(packed(model, rows, most_tokens=most_tokens), wanted)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral-window"])
+def test_a_chunk_may_hold_no_supervised_row(name):
+    """The usual case: nothing is supervised in the instruction that all rows begin with."""
+    rows = [replace(one, spans=one.spans[-1:]) for one in some_rows() if one.spans[-1].start > 38]
+    assert len(rows) > 2
+    with float64(make(name)) as model:
+        wanted = plain(model, rows)
+        for switches in ({}, {"sparse_last_block": False}, {"supervised_rows": False}):
+            assert_equal(packed(model, rows, **switches), wanted)
+            assert_equal(packed(model, rows, most_tokens=30, **switches), wanted)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_adapters_get_the_same_gradients(checkpointing):
     rows = some_rows()

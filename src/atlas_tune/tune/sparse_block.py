@@ -73,7 +73,11 @@ def _attend(
 
     def heads(projected: torch.Tensor, norm: nn.Module) -> torch.Tensor:
         """``[1, N, H, D]`` of a projection."""
-        by_head: torch.Tensor = norm(projected.view(*projected.shape[:-1], -1, attention.head_dim))
+        # The number of heads is told: where no row is supervised it cannot be worked out.
+        heads = projected.shape[-1] // attention.head_dim
+        by_head: torch.Tensor = norm(
+            projected.view(*projected.shape[:-1], heads, attention.head_dim)
+        )
         return by_head.transpose(1, 2)
 
     # Qwen3 norms each head of queries and keys.
@@ -94,7 +98,7 @@ def _attend(
         window=_window(attention),
         rows_only=True,
     )
-    projected: torch.Tensor = attention.o_proj(attended.reshape(1, len(rows_R), -1).contiguous())
+    projected: torch.Tensor = attention.o_proj(attended.flatten(2).contiguous())
     return projected
 
 
