@@ -55,7 +55,7 @@ def tune_model(
     aside = held_out_tasks(trajectories, settings.held_out, seed)
     kept = [run for run in trajectories if task_digest(task_key(run)) in aside]
     taught = [run for run in trajectories if task_digest(task_key(run)) not in aside]
-    rows, left_out, too_long = _rows(tokenizer, taught, selections, settings)
+    rows, left_out, too_long = rows_of(tokenizer, taught, selections, settings)
     if not rows:
         raise AtlasError(
             f"Nothing to train on: of {len(taught)} trajectories {left_out} have no "
@@ -70,7 +70,7 @@ def tune_model(
             )
             for run in kept
         }
-        told, _, longer = _rows(tokenizer, kept, every, settings)
+        told, _, longer = rows_of(tokenizer, kept, every, settings)
         too_long += longer
         held_out = HeldOut(tuple(told), kinds_of(kept, selections, labels)) if told else None
     figures = train(
@@ -87,13 +87,18 @@ def tune_model(
     return {**figures, "left_out": left_out, "too_long": too_long, "held_out": len(kept)}
 
 
-def _rows(
+def rows_of(
     tokenizer: PreTrainedTokenizerBase,
     trajectories: Iterable[Trajectory],
     selections: Mapping[str, Selection],
     settings: TuneSettings,
 ) -> tuple[list[Row], int, list[str]]:
-    """Rows, the number of trajectories without a selected step, the ids of those too long."""
+    """The training rows of a selection.
+
+    Returns:
+        The rows, the number of trajectories without a selected step, and the ids of those with a
+        row that is longer than ``settings.max_tokens``, once for each such row.
+    """
     rows: list[Row] = []
     left_out = 0
     too_long: list[str] = []
