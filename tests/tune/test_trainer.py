@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -244,3 +245,35 @@ def test_not_all_tasks_can_be_held_out():
         held_out_tasks(runs, 0.9, 0)
     assert len(held_out_tasks(runs, 0.01, 0)) == 1
     assert held_out_tasks(runs, 0.0, 0) == set()
+
+
+def test_a_card_stands_beside_the_weights(tmp_path):
+    base = tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    runs = [craft_run(steps=4, task_id=str(task)) for task in range(3)]
+    chosen = {
+        r.trajectory_id: Selection(r.trajectory_id, (r.agent_steps[0].step_id,), "my rule")
+        for r in runs[:2]
+    }
+    first = runs[0].agent_steps[0].step_id
+    label = StepLabel(runs[0].trajectory_id, first, Kind.PLAN_CREATION, LabelSource("test"))
+    out = tmp_path / "out"
+    figures = tune_model(str(base), runs, chosen, SETTINGS, out, 7, labels=[label])
+    card = (out / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front == {
+        "library_name": "transformers",
+        "base_model": str(base),
+        "tags": ["atlas-tune", "agent"],
+    }
+    for sentence in (
+        "Rule: `my rule`. 2 of 12 agent steps (16.7%) were selected.",
+        "| plan creation | 1 |\n| selected | 1 |",
+        f"| {runs[0].environment} | 3 |",
+        "1 trajectories had no selected step, 0 were held out, and 0 rows were too long.",
+        f"2 optimiser steps, {figures['supervised_tokens']:,} supervised of",
+        "seed 7",
+        '"learning_rate": 0.01',
+    ):
+        assert sentence in card

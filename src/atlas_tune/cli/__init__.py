@@ -25,6 +25,7 @@ from atlas_tune.cli import (
     looking,
     models,
     previewing,
+    pushing,
     runs,
     selecting,
     serving,
@@ -56,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "preview": previewing.preview,
     "cost": costing.cost,
     "tune": models.tune,
+    "push": pushing.push,
     "export": exporting.export,
     "evaluate": models.evaluate,
     "report": runs.report,
@@ -78,11 +80,16 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and context.invoked_subcommand != "tune":
+        raise UsageError(
+            "torchrun starts several processes, which only `tune` shares out: start this command "
+            "without it."
+        )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -41,6 +42,8 @@ def tune(
 ) -> None:
     """Tune a model on the selected steps; a killed run goes on from its last checkpoint.
 
+    Several devices: torchrun --nproc-per-node 8 -m atlas_tune tune …
+
     Options of --set are those of the recipe's `tune`, such as learning_rate=1e-5.
     """
     from atlas_tune.checked import checked
@@ -59,6 +62,7 @@ def tune(
         raise UsageError(f"--set: {error}") from error
     trajectories, rejected = read_runs(runs)
     selections, strays = read_selection(selection, runs, trajectories)
+    sidecar = labels_beside(selection)
     with ticking("tune") as tick:
         figures = tune_model(
             model,
@@ -68,8 +72,10 @@ def tune(
             output,
             seed,
             lambda step, of, loss: tick(step, of, f"steps, loss {loss:.3f}"),
-            read_labels(labels_beside(selection)),
+            read_labels(sidecar) if sidecar.is_file() else (),
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of torchrun's processes speaks for all
     tell(
         {"output": str(output), **figures},
         as_json,

@@ -15,21 +15,25 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.chat_template import render_text
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Selection, Step, Trajectory
-from atlas_tune.trajectory.messages import to_messages
+from atlas_tune.trajectory.messages import Message, to_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 """The label of a token without loss, as PyTorch's cross entropy takes it."""
+
+
+_THOUGHT_TAGS = re.compile("</?think>")
 
 
 class MaskError(AtlasError):
@@ -118,7 +122,9 @@ def render_rows(
         tail_cut: end a row after its last supervised token.
 
     Raises:
-        MaskError: the selection is empty, or the mask does not decode to the steps' text.
+        MaskError: the selection is empty, the template refuses the trajectory, or the mask does not
+            decode to the steps' text.
+        AtlasError: the tokenizer has no chat template.
     """
     return [
         written.row for written in write_rows(tokenizer, trajectory, selection, tail_cut=tail_cut)
@@ -135,7 +141,7 @@ def write_rows(
     """The rows of :func:`render_rows`, each with its text and where its tokens stand in it.
 
     Raises:
-        MaskError: the selection is empty, or the mask does not decode to the steps' text.
+        AtlasError: as :func:`render_rows`.
     """
     if not selection.step_ids:
         raise MaskError(
@@ -144,8 +150,11 @@ def write_rows(
         )
     rendered = to_messages(trajectory)
     wanted = set(selection.step_ids)
-    text_of = partial(render_text, tokenizer, tools=rendered.tools)
+    text_of = partial(_text, tokenizer, trajectory, tools=rendered.tools)
     whole = text_of(rendered.messages, generation_prompt=False)
+    closing = ""
+    if tokenizer.eos_token and whole.endswith(tokenizer.eos_token):
+        closing = _closing(whole, text_of(rendered.messages, generation_prompt=True), tokenizer)
     turns: list[Turn] = []
     texts: list[str] = []
     extends = True
@@ -161,9 +170,10 @@ def write_rows(
                 f"{tokenizer.name_or_path} writes the prompt differently once the answer is there, "
                 "so the answer's tokens cannot be told."
             )
-        turns.append(Turn(step_id, len(prompt), len(after)))
+        end = len(after) - len(closing)
+        turns.append(Turn(step_id, len(prompt), end))
         texts.append(after)
-        extends = extends and whole.startswith(after)
+        extends = extends and whole.startswith(after[:end])
     if len(turns) != len(wanted):
         raise MaskError(
             f"Trajectory {trajectory.trajectory_id}: the selection names a step that is not one "
@@ -173,6 +183,58 @@ def write_rows(
     if extends:
         return [row_of(whole, turns)]
     return [row_of(text, [turn]) for text, turn in zip(texts, turns, strict=True)]
+
+
+def rewriting_notice(rows: Iterable[Row]) -> str | None:
+    """One sentence on what a template that rewrites the past costs; None where none does.
+
+    The cost is told against a template that keeps it: one row a trajectory, as long as the longest
+    of its rows. A trainer that computes common beginnings once pays less than that.
+
+    Args:
+        rows: of one trajectory or of many, those of one trajectory together or not.
+    """
+    lengths: dict[str, list[int]] = {}
+    for row in rows:
+        lengths.setdefault(row.trajectory_id, []).append(len(row.input_ids))
+    split = [own for own in lengths.values() if len(own) > 1]
+    if not split:
+        return None
+    tokens, kept = sum(map(sum, split)), sum(map(max, split))
+    return (
+        f"The chat template rewrites earlier turns, so in {len(split)} of {len(lengths)} "
+        f"trajectories each selected step is a row of its own: {sum(map(len, split))} rows of "
+        f"{tokens:,} tokens together, {tokens / kept:.1f} times the {kept:,} of one row for each."
+    )
+
+
+def _text(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: Trajectory,
+    messages: Sequence[Message],
+    *,
+    generation_prompt: bool,
+    tools: Sequence[dict[str, Any]] | None,
+) -> str:
+    """The text of messages of a trajectory; a template's refusal names the trajectory."""
+    try:
+        return render_text(tokenizer, messages, generation_prompt=generation_prompt, tools=tools)
+    except AtlasError as error:
+        if not tokenizer.chat_template:
+            raise
+        raise MaskError(
+            f"Trajectory {trajectory.trajectory_id}: {str(error).rstrip('.')}. Leave it out of the "
+            "selection, bring its messages into the form that this template takes, or train a "
+            "model whose template takes them as they are."
+        ) from error
+
+
+def _closing(whole: str, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What ends a whole conversation but no turn, and is gone when anybody goes on: Phi-3 has it.
+
+    Supervising it would teach a model to write on behind its own end of turn.
+    """
+    return "" if prompt.startswith(whole) else str(tokenizer.eos_token)
 
 
 def _row(
@@ -272,10 +334,13 @@ def _verify(
 def _lost(step: Step, text: str) -> str | None:
     """What of a step a template's text does not have: its message, its reasoning, or of a call.
 
-    Calls must come in their order, each with its name and the names of its arguments behind it.
+    A message with a thought in it is there when its parts are, in their order. Calls must come in
+    their order, each with its name and the names of its arguments behind it.
     Values are not looked for: templates write them in too many ways (JSON, XML, Python).
     """
-    if step.message.strip() not in text:
+    # Thinking templates write a thought inside a message anew, with line breaks of their own.
+    parts = [part.strip() for part in _THOUGHT_TAGS.split(step.message)]
+    if step.message.strip() not in text and not _in_order(parts, text):
         return f"its text {step.message!r}"
     if step.reasoning_content and step.reasoning_content.strip() not in text:
         return "its reasoning"
@@ -290,6 +355,16 @@ def _lost(step: Step, text: str) -> str | None:
             if not any(form in text[place:] for form in forms):
                 return f"the argument {name!r} of its call of {call.function_name!r}"
     return None
+
+
+def _in_order(parts: Sequence[str], text: str) -> bool:
+    place = 0
+    for part in parts:
+        found = text.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

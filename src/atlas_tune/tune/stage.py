@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
 from atlas_tune.errors import AtlasError
+from atlas_tune.replacing import replacing
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
 from atlas_tune.tune.held_out import HeldOut, held_out_tasks, kinds_of
+from atlas_tune.tune.model_card import model_card
 from atlas_tune.tune.render import Row, render_rows
 from atlas_tune.tune.settings import TuneSettings
 from atlas_tune.tune.trainer import train
@@ -62,6 +65,7 @@ def tune_model(
             f"selected step and {len(too_long)} rows are longer than {settings.max_tokens} "
             "tokens. Widen the selection or raise max_tokens."
         )
+    kinds = kinds_of(trajectories, selections, labels)
     held_out = None
     if kept:
         every = {
@@ -72,7 +76,8 @@ def tune_model(
         }
         told, _, longer = rows_of(tokenizer, kept, every, settings)
         too_long += longer
-        held_out = HeldOut(tuple(told), kinds_of(kept, selections, labels)) if told else None
+        held_out = HeldOut(tuple(told), kinds) if told else None
+    digest = model_digest(model)
     figures = train(
         load_model(model),
         tokenizer,
@@ -81,10 +86,15 @@ def tune_model(
         directory,
         seed,
         on_step,
-        base=model_digest(model),
+        base=digest,
         held_out=held_out,
     )
-    return {**figures, "left_out": left_out, "too_long": too_long, "held_out": len(kept)}
+    figures |= {"left_out": left_out, "too_long": too_long, "held_out": len(kept)}
+    if os.environ.get("RANK", "0") == "0":
+        card = model_card(model, digest, trajectories, selections, kinds, settings, seed, figures)
+        with replacing(directory / "README.md") as partial:
+            partial.write_text(card, encoding="utf-8", newline="\n")
+    return figures
 
 
 def rows_of(
