@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import MambaConfig
 
 from atlas_tune.trajectory import Kind, LabelSource, Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.sidecars import labels_beside
@@ -50,6 +51,24 @@ def test_the_cost_is_told_without_weights(call, store):
     assert code == 0
     assert "of 8,0" in printed and "shared prefixes" in printed
     assert "Tokens are those of ./model" in told
+
+
+def test_what_is_held_out_is_not_counted(call, store):
+    words = ("cost", "runs.jsonl", "--selection", "chosen.jsonl", "--model", "./model", "--json")
+    whole, half = (
+        json.loads(call(*words, "--set", f"held_out={share}")[1])["tokens"] for share in (0, 0.5)
+    )
+    assert 0 < half < whole
+
+
+def test_an_architecture_without_attention_is_one_sentence(call, store):
+    MambaConfig(hidden_size=8, num_hidden_layers=1).save_pretrained("mamba")
+    Path("odd.json").write_text('{"model_type": "nothing-known"}')
+    words = ("cost", "runs.jsonl", "--selection", "chosen.jsonl", "--model", "./model", "--shape")
+    for shape, sentence in (("./mamba", "no stack of like"), ("odd.json", "nothing-known")):
+        code, _, told = call(*words, shape)
+        assert code == 2
+        assert sentence in told
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, Gemma2Config
 
 from atlas_tune.tune.cost import SHAPES, cost_of
 from atlas_tune.tune.memory import Saved, Weights, memory_of, most_at_once
 from atlas_tune.tune.prefixes import forest_of
 from atlas_tune.tune.render import Row, Span
-from atlas_tune.tune.settings import LoraSettings, TuneSettings
+from atlas_tune.tune.settings import LoraSettings, Savings, TuneSettings
 from tiny_model import tiny_llama
 
 
@@ -101,3 +101,30 @@ def test_the_cost_of_an_epoch():
     assert ours.logits == 12 * tiny_llama().config.vocab_size * 12
     with pytest.raises(ValueError, match="no row"):
         cost_of(tiny_llama().config, [], settings)
+
+
+def test_the_last_way_is_what_training_does():
+    settings = TuneSettings(
+        rows_per_step=4, savings=Savings(supervised_rows=False, shared_prefixes=False)
+    )
+    found = cost_of(tiny_llama().config, ROWS, settings)
+    # Without supervised rows in the head there are none in the last block.
+    assert [way.name for way in found.ways[2:]] == ["no padding", "tail cut"]
+    assert found.computed == 4 * 34
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 97}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    gemma = cost_of(Gemma2Config(**shape, **heads), ROWS, TuneSettings(rows_per_step=4))
+    assert [way.name for way in gemma.ways[2:]] == ["tail cut", "supervised rows"]
+    assert "this is gemma2" in gemma.why_padded
+    assert found.why_padded is None
+
+
+def test_frozen_weights_save_the_gradients_of_linear_layers():
+    plain, lora = (
+        cost_of(tiny_llama().config, ROWS, TuneSettings(rows_per_step=4, lora=how))
+        for how in (None, LoraSettings(rank=2))
+    )
+    for one, other in zip(plain.ways, lora.ways, strict=True):
+        assert other.flops.blocks == pytest.approx(one.flops.blocks * 2 / 3)
+        assert other.flops.head == pytest.approx(one.flops.head * 2 / 3)
+        assert other.flops.attention == one.flops.attention

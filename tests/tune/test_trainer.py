@@ -277,3 +277,19 @@ def test_a_card_stands_beside_the_weights(tmp_path):
         '"learning_rate": 0.01',
     ):
         assert sentence in card
+
+
+def test_a_trajectory_that_cannot_be_masked_stops_no_other(tmp_path):
+    base = tmp_path / "base"
+    tiny_llama().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    good, bad = craft_run(steps=2, task_id="good"), craft_run(steps=3, task_id="bad")
+    chosen = {
+        good.trajectory_id: Selection(good.trajectory_id, (good.agent_steps[0].step_id,), "x"),
+        bad.trajectory_id: Selection(bad.trajectory_id, (1,), "x"),  # a step of the user
+    }
+    figures = tune_model(str(base), [good, bad], chosen, SETTINGS, tmp_path / "out", 0)
+    assert (figures["rows"], list(figures["refused"])) == (1, [bad.trajectory_id])
+    assert "names a step that is not one" in figures["refused"][bad.trajectory_id]
+    with pytest.raises(AtlasError, match=r"1 cannot be masked; the first: Trajectory"):
+        tune_model(str(base), [bad], chosen, SETTINGS, tmp_path / "none", 0)

@@ -49,9 +49,11 @@ def cost(
     """
     from atlas_tune.agents.local_model import load_tokenizer, resolve_model
     from atlas_tune.checked import checked
+    from atlas_tune.trajectory.tasks import task_digest, task_key
     from atlas_tune.tune.cost import cost_of
+    from atlas_tune.tune.held_out import held_out_tasks
     from atlas_tune.tune.settings import TuneSettings
-    from atlas_tune.tune.stage import rows_of
+    from atlas_tune.tune.stage import TrainingRows
 
     try:
         settings = checked(TuneSettings, parse_options(options))
@@ -60,23 +62,31 @@ def cost(
     trajectories, _ = read_runs(runs)
     selections, _ = read_selection(selection, runs, trajectories)
     config = _config(resolve_model(model, weights=False) if shape is None else shape)
-    rows, _, too_long = rows_of(load_tokenizer(model), trajectories, selections, settings)
-    if not rows:
+    aside = held_out_tasks(trajectories, settings.held_out, seed)
+    taught = [run for run in trajectories if task_digest(task_key(run)) not in aside]
+    rendered = TrainingRows.of(load_tokenizer(model), taught, selections, settings)
+    if not rendered.rows:
         raise UsageError(
             f"{selection} selects no step of a trajectory that fits into "
             f"{settings.max_tokens} tokens."
         )
     try:
-        found = cost_of(config, rows, settings, seed)
-    except ValueError as error:
-        raise UsageError(f"The cost cannot be told: {error}.") from error
+        found = cost_of(config, rendered.rows, settings, seed)
+    except (AttributeError, ValueError) as error:
+        raise UsageError(
+            f"The cost cannot be told, because the model is no stack of like attention blocks "
+            f"({error})."
+        ) from error
     if as_json:
         print(json.dumps(_record(found)))
         return
     if shape is not None:
-        say(f"Tokens are those of {model}; those of {shape} may be up to a fifth fewer or more.")
-    if too_long:
-        say(f"{len(too_long)} rows are longer than {settings.max_tokens} tokens and left out.")
+        say(f"Tokens are those of {model}; {shape} has a tokenizer of its own.")
+    if rendered.too_long:
+        most = settings.max_tokens
+        say(f"{len(rendered.too_long)} rows are longer than {most} tokens and left out.")
+    for reason in list(rendered.refused.values())[:1]:
+        say(f"{len(rendered.refused)} trajectories cannot be masked and are left out: {reason}")
     _tell(found, settings.rows_per_step)
 
 
@@ -91,7 +101,10 @@ def _config(name: str) -> Any:
         raise UsageError(
             f"'{name}' is neither a file nor a shape that is known here: {nearest(name, SHAPES)}"
         )
-    return AutoConfig.from_pretrained(name)
+    try:
+        return AutoConfig.from_pretrained(name)
+    except ValueError as error:  # an architecture that this transformers does not know
+        raise UsageError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
 def _tell(found: Cost, rows_per_step: int) -> None:
@@ -109,18 +122,22 @@ def _tell(found: Cost, rows_per_step: int) -> None:
         table.add_column(name, justify="right")
     best = found.ways[-1].flops.total
     for way in found.ways:
-        cells = [f"{way.flops.total:.2e}", f"{way.flops.total / best:.2f}"]
-        if way.memory is not None:
-            kept = way.memory.weights + way.memory.gradients + way.memory.optimiser
-            parts = (way.memory.total, way.memory.activations, way.memory.logits, kept)
-            cells += [f"{part / 2**30:.1f}" for part in parts]
-        table.add_row(way.name, *cells)
+        kept = way.memory.weights + way.memory.gradients + way.memory.optimiser
+        parts = (way.memory.total, way.memory.activations, way.memory.logits, kept)
+        table.add_row(
+            way.name,
+            f"{way.flops.total:.2e}",
+            f"{way.flops.total / best:.2f}",
+            *(f"{part / 2**30:.1f}" for part in parts),
+        )
     print_tables(table)
     print(
-        "From `no padding` on, one saving is added from line to line; the last line is what `tune` "
-        "does. FLOPs are counted (without norms, rotary angles, softmax); memory is an estimate of "
-        "the peak."
+        "One saving is added from line to line; the last line is what `tune` does. FLOPs are "
+        "counted (without norms, rotary angles, softmax); memory is an estimate of the peak. What "
+        "is shared is held until all that begin with it are done, so sharing can need more of it."
     )
+    if found.why_padded is not None:
+        print(f"Rows are padded and share no beginnings: {found.why_padded}.")
 
 
 def _record(found: Cost) -> dict[str, Any]:
@@ -129,9 +146,7 @@ def _record(found: Cost) -> dict[str, Any]:
         memory = way.memory
         ways[way.name] = {
             "flops": way.flops.total,
-            "bytes": None
-            if memory is None
-            else {
+            "bytes": {
                 "weights": memory.weights,
                 "gradients": memory.gradients,
                 "optimiser": memory.optimiser,
@@ -147,5 +162,6 @@ def _record(found: Cost) -> dict[str, Any]:
         "supervised_tokens": found.supervised,
         "weights": found.weights.all,
         "trained_weights": found.weights.trained,
+        "why_padded": found.why_padded,
         "ways": ways,
     }

@@ -88,8 +88,12 @@ def tune(
         Rejected(str(runs), 0, 0, reason, trajectory_id)
         for trajectory_id in dict.fromkeys(figures["too_long"])
     ]
-    tell_rejected(too_long)
-    keep_rejected(output, [*rejected, *strays, *too_long])
+    refused = [
+        Rejected(str(runs), 0, 0, why, trajectory_id)
+        for trajectory_id, why in figures["refused"].items()
+    ]
+    tell_rejected([*too_long, *refused])
+    keep_rejected(output, [*rejected, *strays, *too_long, *refused])
 
 
 def evaluate(

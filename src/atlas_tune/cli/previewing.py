@@ -39,7 +39,7 @@ def preview(
     from atlas_tune.trajectory.store import read_labels
     from atlas_tune.tune.held_out import kinds_of
     from atlas_tune.tune.previews import Preview
-    from atlas_tune.tune.render import write_rows
+    from atlas_tune.tune.render import MaskError, rewriting_notice, write_rows
 
     trajectories, _ = read_runs(runs)
     selections, _ = read_selection(selection, runs, trajectories)
@@ -54,11 +54,18 @@ def preview(
         )
     shown = known[: rows if html else 1]
     tokenizer = load_tokenizer(model)
-    previews = [
-        Preview.of(row)
-        for run in shown
-        for row in write_rows(tokenizer, run, selections[run.trajectory_id])
-    ]
+    written = []
+    for run in shown:
+        try:
+            written += write_rows(tokenizer, run, selections[run.trajectory_id])
+        except MaskError as error:
+            if len(shown) == 1:
+                raise
+            say(str(error))
+    notice = rewriting_notice(row.row for row in written)
+    if notice is not None:
+        say(notice)
+    previews = [Preview.of(row) for row in written]
     if html is None:
         for one in previews:
             _show(one)

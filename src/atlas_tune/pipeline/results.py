@@ -288,8 +288,10 @@ def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Qu
             place = f"{arm.name}, trajectory {missing['trajectory_id'][:12]}"
             found.append(Quarantined(place=place, reason=missing["reason"]))
         for seed in recipe.seeds:
-            for trajectory_id in manifest.returned(tune_stage(arm.name, seed))["too_long"]:
+            figures = manifest.returned(tune_stage(arm.name, seed))
+            too_long = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
+            reasons = dict.fromkeys(figures["too_long"], too_long) | figures["refused"]
+            for trajectory_id, reason in reasons.items():
                 place = f"{arm.name}, trajectory {trajectory_id[:12]}"
-                reason = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
                 found.append(Quarantined(place=place, reason=reason))
     return tuple(dict.fromkeys(found))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas_tune.tune.batches import plan_steps
-from atlas_tune.tune.flops import Flops, Shape, savings
+from atlas_tune.tune.flops import Flops, Shape, Way, savings, ways
 from atlas_tune.tune.memory import Memory, Saved, Weights, memory_of, most_at_once
-from atlas_tune.tune.prefixes import LEAST_SHARED, forest_of, tokens_of
+from atlas_tune.tune.packable import why_not_by_config
+from atlas_tune.tune.prefixes import Forest, tokens_of
 from atlas_tune.tune.render import Row
 from atlas_tune.tune.settings import TuneSettings
 
@@ -61,13 +62,13 @@ _BATCH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way to compute an epoch."""
+class Costed:
+    """One way to compute an epoch, in figures."""
 
     name: str
     flops: Flops
-    memory: Memory | None
-    """At its peak; None where it is not estimated."""
+    memory: Memory
+    """At its peak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,13 @@ class Cost:
     """Of all rows before the tail was cut."""
     supervised: int
     computed: int
-    """Tokens that are left to compute, with all savings."""
+    """Tokens that training is left to compute."""
     weights: Weights
-    ways: tuple[Way, ...]
-    """Each with one saving more than the one before; the first is that of one row per step."""
+    ways: tuple[Costed, ...]
+    """Each with one saving more than the one before; the first is that of one row per step. The
+    last one is what training does."""
+    why_padded: str | None
+    """Why the architecture cannot do without padding; None where it can, or is not asked to."""
 
 
 def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int = 0) -> Cost:
@@ -99,45 +103,54 @@ def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int 
     """
     plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=1, seed=seed)
     steps = [[rows[i] for i in step] for step in plan]
-    again = settings.gradient_checkpointing
-    counted = savings(Shape.of(config), steps, batch=_BATCH, checkpointing=again)
-    weights, saved = Weights.of(config, settings.lora), Saved.of(config, settings.precision)
-    most = settings.tokens_per_microbatch
-    shared = [forest_of(step, least_shared=LEAST_SHARED) for step in steps]
-    alone = [forest_of(step, least_shared=None) for step in steps]
-    whole = [
-        [Row(row.trajectory_id, (0,) * row.full_length, row.spans, row.full_length) for row in step]
-        for step in steps
-    ]
-    unpadded = most_at_once([forest_of(step, least_shared=None) for step in whole], most)[0]
-    padded = max(
-        _BATCH * max(row.full_length for row in step[start : start + _BATCH])
-        for step in steps
-        for start in range(0, len(step), _BATCH)
+    why_padded = why_not_by_config(config) if settings.savings.no_padding else None
+    wanted = settings.savings.model_copy(
+        update={"no_padding": settings.savings.no_padding and why_padded is None}
     )
-    cut_tokens, cut_rows = most_at_once(alone, most)
-    at_once = {
-        "plain": (padded, padded),
-        "no padding": (unpadded, unpadded),
-        "tail cut": (cut_tokens, cut_tokens),
-        "supervised rows": (cut_tokens, cut_rows),
-        "sparse last block": (cut_tokens, cut_rows),
-        "shared prefixes": most_at_once(shared, most),
-    }
-    ways = []
-    for name, flops in counted.items():
-        memory = None
-        if name in at_once:
-            tokens, logit_rows = at_once[name]
-            memory = memory_of(
-                config, weights, saved, settings, tokens=tokens, logit_rows=logit_rows
-            )
-        ways.append(Way(name, flops, memory))
+    counted = savings(
+        Shape.of(config),
+        steps,
+        wanted=wanted,
+        batch=_BATCH,
+        checkpointing=settings.gradient_checkpointing,
+        adapters=settings.lora is not None,
+    )
+    weights, saved = Weights.of(config, settings.lora), Saved.of(config, settings.precision)
+    found = []
+    forests: list[Forest] = []
+    for name, way in ways(wanted, _BATCH).items():
+        forests = [way.forest(step) for step in steps]
+        if way.batch is None:
+            tokens, predicted = most_at_once(forests, settings.tokens_per_microbatch)
+        else:
+            tokens, predicted = _most_in_a_batch(way, steps)
+        memory = memory_of(
+            config,
+            weights,
+            saved,
+            settings,
+            tokens=tokens,
+            logit_rows=predicted if way.rows_only else tokens,
+        )
+        found.append(Costed(name, counted[name], memory))
     return Cost(
         steps=len(steps),
         tokens=sum(row.full_length for row in rows),
         supervised=sum(row.supervised for row in rows),
-        computed=sum(tokens_of(forest) for forest in shared),
+        computed=sum(tokens_of(forest) for forest in forests),
         weights=weights,
-        ways=tuple(ways),
+        ways=tuple(found),
+        why_padded=why_padded,
     )
+
+
+def _most_in_a_batch(way: Way, steps: Sequence[Sequence[Row]]) -> tuple[int, int]:
+    """Over all padded batches, the most tokens, padding included, and the most supervised ones."""
+    tokens = supervised = 0
+    for step in steps:
+        rows = way.rows(step)
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            tokens = max(tokens, sum(len(row.input_ids) for row in batch))
+            supervised = max(supervised, sum(row.supervised for row in batch))
+    return tokens, supervised

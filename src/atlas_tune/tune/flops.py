@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atlas_tune.tune.prefixes import LEAST_SHARED, Forest, forest_of
 from atlas_tune.tune.render import Row
+from atlas_tune.tune.settings import Savings
 
+ALL = Savings()
+"""All savings."""
 BACKWARD = 2
 """Operations of a backward pass over those of the forward pass."""
 
@@ -101,8 +104,14 @@ def flops_of(
     rows_only: bool = True,
     sparse_last_block: bool = True,
     checkpointing: bool = False,
+    adapters: bool = False,
 ) -> Flops:
-    """Operations of one optimiser step over a forest."""
+    """Operations of one optimiser step over a forest.
+
+    With ``adapters`` the model's own weights are frozen: a linear layer's backward pass then takes
+    2 P per token, for the gradient of its input alone. The adapters' own operations, about a
+    hundredth, are left out.
+    """
     tokens = rows = 0
     seen = seen_by_rows = 0.0
     for node in forest:
@@ -120,8 +129,9 @@ def flops_of(
         attention += 4.0 * shape.attention * seen_by_rows
     head = 2.0 * shape.head * (rows if rows_only else tokens)
     both = 1 + BACKWARD
+    linear = both - 1 if adapters else both
     again = blocks + attention if checkpointing else 0.0
-    return Flops(both * blocks, both * attention, both * head, again)
+    return Flops(linear * blocks, both * attention, linear * head, again)
 
 
 def _seen(shape: Shape, start: int, tokens: int) -> float:
@@ -157,44 +167,78 @@ def one_row_per_step(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def savings(
-    shape: Shape, steps: Sequence[Sequence[Row]], *, batch: int = 4, checkpointing: bool = False
-) -> dict[str, Flops]:
-    """Operations of optimiser steps, each saving added to those before it.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to compute an optimiser step."""
 
-    The first is plain training: whole trajectories, padded in batches of ``batch``, logits
-    everywhere. ``one row per step`` stands beside them: what masking costs in trainers that take
-    one target per row.
+    batch: int | None
+    """Rows that are padded to one length; None pads nothing."""
+    per_step: bool = False
+    """Each selected step as a row of its own."""
+    cut: bool = False
+    rows_only: bool = False
+    sparse_last_block: bool = False
+    shared: bool = False
+
+    def rows(self, step: Sequence[Row]) -> list[Row]:
+        """The rows that are computed, padding included."""
+        rows = one_row_per_step(step) if self.per_step else list(step)
+        lengths = [len(row.input_ids) if self.cut else row.full_length for row in rows]
+        return padded(rows, lengths, self.batch or 1)
+
+    def forest(self, step: Sequence[Row]) -> Forest:
+        """The tokens that are computed, those that are shared once."""
+        return forest_of(self.rows(step), least_shared=LEAST_SHARED if self.shared else None)
+
+
+def ways(wanted: Savings, batch: int) -> dict[str, Way]:
+    """Ways by name, each with one of the wanted savings more than those before it.
+
+    The first two have none: each selected step as a row of its own, which is what masking costs in
+    trainers that take one target per row; and plain training, whole trajectories with logits
+    everywhere. Both are padded in batches of ``batch``.
     """
-    found: dict[str, Flops] = {}
+    found = {"one row per step": Way(batch, per_step=True), "plain": Way(batch)}
+    way = found["plain"]
 
-    def add(name: str, rows_of: Any, least_shared: int | None = None, **switches: bool) -> None:
-        parts: dict[str, float] = defaultdict(float)
-        for step in steps:
-            forest = forest_of(rows_of(step), least_shared=least_shared)
-            flops = flops_of(shape, forest, checkpointing=checkpointing, **switches)
-            for part in ("blocks", "attention", "head", "again"):
-                parts[part] += getattr(flops, part)
-        found[name] = Flops(**parts)
+    def add(name: str, is_wanted: bool, **more: Any) -> None:
+        nonlocal way
+        if is_wanted:
+            way = found[name] = replace(way, **more)
 
-    off = {"rows_only": False, "sparse_last_block": False}
-    full = [[row.full_length for row in step] for step in steps]
-    lengths = {id(step): lengths for step, lengths in zip(steps, full, strict=True)}
-
-    def whole(rows: Sequence[Row], size: int) -> list[Row]:
-        return padded(rows, lengths[id(rows)], size)
-
-    add("one row per step", lambda rows: whole_steps(rows, batch), **off)
-    add("plain", lambda rows: whole(rows, batch), **off)
-    add("no padding", lambda rows: whole(rows, 1), **off)
-    add("tail cut", lambda rows: rows, **off)
-    add("supervised rows", lambda rows: rows, sparse_last_block=False)
-    add("sparse last block", lambda rows: rows)
-    add("shared prefixes", lambda rows: rows, LEAST_SHARED)
+    packed = wanted.no_padding
+    add("no padding", packed, batch=None)
+    add("tail cut", wanted.tail_cut, cut=True)
+    add("supervised rows", wanted.supervised_rows, rows_only=True)
+    is_sparse = packed and wanted.supervised_rows and wanted.sparse_last_block
+    add("sparse last block", is_sparse, sparse_last_block=True)
+    add("shared prefixes", packed and wanted.shared_prefixes, shared=True)
     return found
 
 
-def whole_steps(rows: Sequence[Row], batch: int) -> list[Row]:
-    """One row per step, padded in batches."""
-    single = one_row_per_step(rows)
-    return padded(single, [row.full_length for row in single], batch)
+def savings(
+    shape: Shape,
+    steps: Sequence[Sequence[Row]],
+    *,
+    wanted: Savings = ALL,
+    batch: int = 4,
+    checkpointing: bool = False,
+    adapters: bool = False,
+) -> dict[str, Flops]:
+    """Operations of optimiser steps in each of :func:`ways`."""
+    found: dict[str, Flops] = {}
+    for name, way in ways(wanted, batch).items():
+        parts: dict[str, float] = defaultdict(float)
+        for step in steps:
+            flops = flops_of(
+                shape,
+                way.forest(step),
+                rows_only=way.rows_only,
+                sparse_last_block=way.sparse_last_block,
+                checkpointing=checkpointing,
+                adapters=adapters,
+            )
+            for part in ("blocks", "attention", "head", "again"):
+                parts[part] += getattr(flops, part)
+        found[name] = Flops(**parts)
+    return found

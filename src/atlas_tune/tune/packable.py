@@ -33,7 +33,18 @@ def why_not_packed(model: Any) -> str | None:
         model: a causal language model of transformers, wrapped by peft or not. Its gradients are
             cleared.
     """
-    config = model.config.get_text_config(decoder=True)
+    by_config = why_not_by_config(model.config)
+    if by_config is not None:
+        return by_config
+    difference = _probe(model)
+    if difference > _TOLERANCE:
+        return f"a probe of it gave gradients that differ by {difference:.1%}"
+    return None
+
+
+def why_not_by_config(config: Any) -> str | None:
+    """The same, as far as a transformers configuration tells."""
+    config = config.get_text_config(decoder=True)
     others = set(getattr(config, "layer_types", None) or []) - _ATTENTION
     if others:
         return (
@@ -46,9 +57,6 @@ def why_not_packed(model: Any) -> str | None:
         )
     if getattr(config, "attention_dropout", 0.0):
         return "its attention has dropout"
-    difference = _probe(model)
-    if difference > _TOLERANCE:
-        return f"a probe of it gave gradients that differ by {difference:.1%}"
     return None
 
 

@@ -170,10 +170,10 @@ def write_rows(
                 f"{tokenizer.name_or_path} writes the prompt differently once the answer is there, "
                 "so the answer's tokens cannot be told."
             )
-        end = len(after) - len(closing)
-        turns.append(Turn(step_id, len(prompt), end))
+        turn_text = after.removesuffix(closing)
+        turns.append(Turn(step_id, len(prompt), len(turn_text)))
         texts.append(after)
-        extends = extends and whole.startswith(after[:end])
+        extends = extends and whole.startswith(turn_text)
     if len(turns) != len(wanted):
         raise MaskError(
             f"Trajectory {trajectory.trajectory_id}: the selection names a step that is not one "
@@ -234,7 +234,9 @@ def _closing(whole: str, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str
 
     Supervising it would teach a model to write on behind its own end of turn.
     """
-    return "" if prompt.startswith(whole) else str(tokenizer.eos_token)
+    eos = str(tokenizer.eos_token)
+    goes_on_without = prompt.startswith(whole.removesuffix(eos)) and not prompt.startswith(whole)
+    return eos if goes_on_without else ""
 
 
 def _row(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
 from atlas_tune.errors import AtlasError
+from atlas_tune.progress import say
 from atlas_tune.replacing import replacing
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
 from atlas_tune.tune.held_out import HeldOut, held_out_tasks, kinds_of
 from atlas_tune.tune.model_card import model_card
-from atlas_tune.tune.render import Row, render_rows
+from atlas_tune.tune.render import MaskError, Row, render_rows, rewriting_notice
 from atlas_tune.tune.settings import TuneSettings
 from atlas_tune.tune.trainer import train
 
@@ -48,8 +50,9 @@ def tune_model(
         labels: tell the kinds by which the loss of held-out steps is told apart.
 
     Returns:
-        The figures of :func:`atlas_tune.tune.trainer.train`, with ``left_out``, ``too_long`` and
-        ``held_out``, the number of trajectories that were kept aside.
+        The figures of :func:`atlas_tune.tune.trainer.train`, with ``left_out`` and ``held_out``,
+        the numbers of trajectories without a selected step and of those kept aside, and
+        ``too_long`` and ``refused`` of :class:`TrainingRows`.
 
     Raises:
         AtlasError: nothing is left to train on.
@@ -58,13 +61,13 @@ def tune_model(
     aside = held_out_tasks(trajectories, settings.held_out, seed)
     kept = [run for run in trajectories if task_digest(task_key(run)) in aside]
     taught = [run for run in trajectories if task_digest(task_key(run)) not in aside]
-    rows, left_out, too_long = rows_of(tokenizer, taught, selections, settings)
-    if not rows:
-        raise AtlasError(
-            f"Nothing to train on: of {len(taught)} trajectories {left_out} have no "
-            f"selected step and {len(too_long)} rows are longer than {settings.max_tokens} "
-            "tokens. Widen the selection or raise max_tokens."
-        )
+    found = TrainingRows.of(tokenizer, taught, selections, settings)
+    if not found.rows:
+        raise AtlasError(_nothing_to_train_on(len(taught), found, settings))
+    is_first = os.environ.get("RANK", "0") == "0"
+    notice = rewriting_notice(found.rows)
+    if notice is not None and is_first:
+        say(notice)
     kinds = kinds_of(trajectories, selections, labels)
     held_out = None
     if kept:
@@ -74,14 +77,15 @@ def tune_model(
             )
             for run in kept
         }
-        told, _, longer = rows_of(tokenizer, kept, every, settings)
-        too_long += longer
-        held_out = HeldOut(tuple(told), kinds) if told else None
+        told = TrainingRows.of(tokenizer, kept, every, settings)
+        found.too_long.extend(told.too_long)
+        found.refused.update(told.refused)
+        held_out = HeldOut(tuple(told.rows), kinds) if told.rows else None
     digest = model_digest(model)
     figures = train(
         load_model(model),
         tokenizer,
-        rows,
+        found.rows,
         settings,
         directory,
         seed,
@@ -89,38 +93,68 @@ def tune_model(
         base=digest,
         held_out=held_out,
     )
-    figures |= {"left_out": left_out, "too_long": too_long, "held_out": len(kept)}
-    if os.environ.get("RANK", "0") == "0":
+    figures |= {
+        "left_out": len(found.left_out),
+        "too_long": found.too_long,
+        "refused": found.refused,
+        "held_out": len(kept),
+    }
+    if is_first:
         card = model_card(model, digest, trajectories, selections, kinds, settings, seed, figures)
         with replacing(directory / "README.md") as partial:
             partial.write_text(card, encoding="utf-8", newline="\n")
     return figures
 
 
-def rows_of(
-    tokenizer: PreTrainedTokenizerBase,
-    trajectories: Iterable[Trajectory],
-    selections: Mapping[str, Selection],
-    settings: TuneSettings,
-) -> tuple[list[Row], int, list[str]]:
-    """The training rows of a selection.
+def _nothing_to_train_on(trajectories: int, found: TrainingRows, settings: TuneSettings) -> str:
+    reason = (
+        f"Nothing to train on: of {trajectories} trajectories {len(found.left_out)} have no "
+        f"selected step and {len(found.too_long)} rows are longer than {settings.max_tokens} "
+        "tokens. Widen the selection or raise max_tokens."
+    )
+    if found.refused:
+        reason += f" {len(found.refused)} cannot be masked; the first: "
+        reason += next(iter(found.refused.values()))
+    return reason
 
-    Returns:
-        The rows, the number of trajectories without a selected step, and the ids of those with a
-        row that is longer than ``settings.max_tokens``, once for each such row.
-    """
-    rows: list[Row] = []
-    left_out = 0
-    too_long: list[str] = []
-    for trajectory in trajectories:
-        selection = selections.get(trajectory.trajectory_id)
-        if selection is None or not selection.step_ids:
-            left_out += 1
-            continue
-        tail_cut = settings.savings.tail_cut
-        for row in render_rows(tokenizer, trajectory, selection, tail_cut=tail_cut):
-            if len(row.input_ids) > settings.max_tokens:
-                too_long.append(trajectory.trajectory_id)
-            else:
-                rows.append(row)
-    return rows, left_out, too_long
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """The rows of a selection, and what is not among them."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Trajectories without a selected step."""
+    too_long: list[str] = field(default_factory=list)
+    """Trajectories with a row that is longer than ``max_tokens``, once for each such row."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why, by trajectory, its supervised tokens cannot be told exactly."""
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        trajectories: Iterable[Trajectory],
+        selections: Mapping[str, Selection],
+        settings: TuneSettings,
+    ) -> TrainingRows:
+        """Render them; a trajectory that cannot be does not stop the others."""
+        found = cls()
+        for trajectory in trajectories:
+            name = trajectory.trajectory_id
+            selection = selections.get(name)
+            if selection is None or not selection.step_ids:
+                found.left_out.append(name)
+                continue
+            tail_cut = settings.savings.tail_cut
+            try:
+                rows = render_rows(tokenizer, trajectory, selection, tail_cut=tail_cut)
+            except MaskError as error:
+                found.refused[name] = str(error)
+                continue
+            for row in rows:
+                if len(row.input_ids) > settings.max_tokens:
+                    found.too_long.append(name)
+                else:
+                    found.rows.append(row)
+        return found
