@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from atlas_tune.tune.chunks import cut
+from atlas_tune.tune.memory import most_at_once
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.padded_loss import PaddedLoss
 from atlas_tune.tune.prefixes import forest_of, rows_of, tokens_of
@@ -267,3 +268,6 @@ def test_chunks_hold_every_node_once_behind_its_parents_and_within_the_budget(te
     for chunk in cut(forest, most_tokens):
         walk(chunk, [])
     assert sorted(seen) == list(range(len(forest)))
+    longest = max(node.start + len(node.tokens) for node in forest)
+    held, _ = most_at_once([forest], most_tokens)
+    assert held <= max(1.5 * most_tokens, longest + most_tokens / 2)

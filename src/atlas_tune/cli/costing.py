@@ -133,8 +133,7 @@ def _tell(found: Cost, rows_per_step: int) -> None:
     print_tables(table)
     print(
         "One saving is added from line to line; the last line is what `tune` does. FLOPs are "
-        "counted (without norms, rotary angles, softmax); memory is an estimate of the peak. What "
-        "is shared is held until all that begin with it are done, so sharing can need more of it."
+        "counted (without norms, rotary angles, softmax); memory is an estimate of the peak."
     )
     if found.why_padded is not None:
         print(f"Rows are padded and share no beginnings: {found.why_padded}.")

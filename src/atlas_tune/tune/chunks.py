@@ -28,8 +28,9 @@ class Chunk:
 def cut(forest: Forest, most_tokens: int) -> list[Chunk]:
     """The chunks of an optimiser step, each of at most ``most_tokens`` new tokens.
 
-    A node that is longer runs alone: it is one row's, or what rows share, and cutting it is what
-    gradient checkpointing is for.
+    What chunks run against is held until they are done, so they get what it leaves of
+    ``most_tokens``, or half of it where it leaves less. A node that is longer runs alone: it is one
+    row's, or what rows share, and cutting it is what gradient checkpointing is for.
     """
     children: dict[int | None, list[int]] = defaultdict(list)
     for index, node in enumerate(forest):
@@ -43,20 +44,26 @@ def cut(forest: Forest, most_tokens: int) -> list[Chunk]:
     def whole(root: int) -> list[int]:
         return [root, *(below for child in children[root] for below in whole(child))]
 
-    def chunks(roots: Sequence[int]) -> list[Chunk]:
-        small = [root for root in roots if size[root] <= most_tokens]
-        large = [root for root in roots if size[root] > most_tokens]
+    def chunks(roots: Sequence[int], budget: int) -> list[Chunk]:
+        small = [root for root in roots if size[root] <= budget]
+        large = [root for root in roots if size[root] > budget]
         bins: list[list[int]] = []
         room: list[int] = []
         for root in sorted(small, key=lambda root: (-size[root], root)):
             fits = next((i for i, left in enumerate(room) if size[root] <= left), None)
             if fits is None:
                 bins.append([])
-                room.append(most_tokens)
+                room.append(budget)
                 fits = len(bins) - 1
             bins[fits].append(root)
             room[fits] -= size[root]
         packed = [Chunk(tuple(sorted(on for root in some for on in whole(root)))) for some in bins]
-        return [Chunk((root,), tuple(chunks(children[root]))) for root in large] + packed
+        alone = [
+            Chunk((root,), tuple(chunks(children[root], left_by(root, budget)))) for root in large
+        ]
+        return alone + packed
 
-    return chunks(children[None])
+    def left_by(root: int, budget: int) -> int:
+        return max(budget - len(forest[root].tokens), most_tokens // 2, 1)
+
+    return chunks(children[None], most_tokens)
