@@ -324,15 +324,17 @@ def test_a_row_does_not_depend_on_the_day_it_was_made(on):
     assert "Today Date: 09 Jan 2031\n" in told[1]
 
 
-@pytest.mark.xfail(strict=True, reason="only `date_string` is pinned, not the clock")
 def test_a_template_that_always_asks_the_clock_is_pinned_too(on):
-    always = "{{- strftime_now('%Y-%m-%d') }}" + BY_NAME["chatml"].text()
+    always = "\n{{ strftime_now('%A, %Y-%m-%d') }}" + BY_NAME["chatml"].text()
     tokenizer, run = tokenizer_for(BY_NAME["chatml"], always), dialogue((None, "Go.", "Gone."))
     found = []
     for date in ((2024, 7, 26), (2031, 1, 9)):
         on(*date)
         found.append(render_rows(tokenizer, run, select(run, 0)))
     assert found[0] == found[1]
+    text = render_text(tokenizer, to_messages(run).messages, generation_prompt=False)
+    # The line break before it is the template's own.
+    assert text.startswith("\nFriday, 2024-07-26<|im_start|>")
 
 
 def refused(name, run):

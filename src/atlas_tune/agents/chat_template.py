@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 PINNED: dict[str, Any] = {"date_string": "26 Jul 2024"}
 """Template variables with a fixed value; the date is the one in Llama-3.1's own model card."""
 
+_NOW = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24",
+        "%a": "Fri", "%A": "Friday", "%H": "12", "%M": "00", "%S": "00"}  # fmt: skip
+_PINNED_CLOCK = (
+    "{%- macro strftime_now(format) %}{{ format"
+    + "".join(f"|replace('{sign}', '{value}')" for sign, value in _NOW.items())
+    + " }}{%- endmacro +%}"
+)
+"""The same date for templates that ask the clock themselves; ``+`` keeps a line break behind it."""
+
+
+def _pinned(template: Any) -> str | None:
+    """The template with its clock stopped; None leaves the tokenizer's own as it is."""
+    asks = isinstance(template, str) and "strftime_now" in template
+    return _PINNED_CLOCK + template if asks else None
+
 
 def render_text(
     tokenizer: PreTrainedTokenizerBase,
@@ -49,6 +64,7 @@ def render_text(
             tools=list(tools) if tools else None,
             tokenize=False,
             add_generation_prompt=generation_prompt,
+            chat_template=_pinned(tokenizer.chat_template),
             **PINNED,
         )
     except Exception as error:  # Templates raise jinja2 errors of many kinds.
