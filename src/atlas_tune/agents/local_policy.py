@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from atlas_tune.agents.chat_template import render_text
+from atlas_tune.agents.history import History, Overlong
 from atlas_tune.agents.kv_cache import growing_cache
 from atlas_tune.agents.local_model import load_model, load_tokenizer
 from atlas_tune.agents.making import ConversationTooLong
@@ -66,9 +67,12 @@ class LocalPolicy:
             softmax(logits / temperature).
         seed: of the samples; with the episode's key and turn it decides a reply.
         context: the most tokens of prompt and reply together; None checks nothing.
+        overlong: what is done with a conversation beyond the context: refuse it, or leave out
+            old observations by the rule of :mod:`.history`. A past that was changed so is read
+            anew, with the whole batch.
 
     Raises:
-        UsageError: the temperature is below 0.
+        UsageError: the temperature is below 0, or ``overlong`` is neither word.
     """
 
     def __init__(
@@ -80,15 +84,20 @@ class LocalPolicy:
         temperature: float = 0.0,
         seed: int = 0,
         context: int | None = None,
+        overlong: Overlong = "refuse",
     ) -> None:
         if not temperature >= 0:
             raise UsageError(f"A temperature is 0 (greedy) or above, not {temperature}.")
+        if overlong not in ("drop", "refuse"):
+            raise UsageError(f"overlong is 'drop' or 'refuse', not '{overlong}'.")
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.seed = seed
         self.context = context
+        room = None if context is None or overlong == "refuse" else context - max_new_tokens
+        self._history = None if room is None else History(self._tokens, room)
         self.ends = _end_tokens(model, tokenizer)
         # A window counts slots of the cache, hidden ones too, so rows of a batch would see less
         # than alone: models with one act in one episode at a time.
@@ -105,13 +114,25 @@ class LocalPolicy:
             ConversationTooLong: a conversation and its reply may not fit into the context.
         """
         texts = {
-            key: render_text(self.tokenizer, messages, generation_prompt=True)
+            key: self._rendered(self._shown(key, messages))
             for key, messages in conversations.items()
         }
+        if self._history is not None:
+            self._history.keep(conversations)
         seeds = {key: reply_seed(self.seed, key, said) for key, said in conversations.items()}
         if self._windowed:
             return {key: self._batch({key: text}, seeds)[key] for key, text in texts.items()}
         return self._batch(texts, seeds) if texts else {}
+
+    def _shown(self, key: str, messages: Sequence[Message]) -> Sequence[Message]:
+        """What the model sees of a conversation."""
+        return messages if self._history is None else self._history.shown(key, messages)
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        return render_text(self.tokenizer, messages, generation_prompt=True)
+
+    def _tokens(self, messages: Sequence[Message]) -> int:
+        return len(self._encode(self._rendered(messages)))
 
     def forget(self) -> None:
         """Drop all episodes and the memory that their keys and values take."""
@@ -123,20 +144,33 @@ class LocalPolicy:
         if self._all_continue(texts):
             self._keep(set(texts))
             segments = [self._continue(row, texts[row.key]) for row in self._rows]
-            for row, segment in zip(self._rows, segments, strict=True):
-                self._check_fits(row.tokens + len(segment))
+            lengths = {
+                row.key: row.tokens + len(segment)
+                for row, segment in zip(self._rows, segments, strict=True)
+            }
+            # The tokens that a model wrote can be more than its tokenizer makes of their text, by
+            # which the history was measured: read from the text, it fits.
+            if self._history is not None and not all(map(self._fits, lengths.values())):
+                segments = self._start(texts)
+            else:
+                self._check_fits(lengths)
         else:
             segments = self._start(texts)
         for row in self._rows:
             row.seed = seeds[row.key]
         return self._generate(self._feed(segments))
 
-    def _check_fits(self, prompt: int) -> None:
-        if self.context is not None and prompt + self.max_new_tokens > self.context:
+    def _fits(self, prompt: int) -> bool:
+        return self.context is None or prompt + self.max_new_tokens <= self.context
+
+    def _check_fits(self, lengths: Mapping[str, int]) -> None:
+        over = tuple(key for key, length in lengths.items() if not self._fits(length))
+        if over:
             self.forget()
             raise ConversationTooLong(
-                f"The conversation has {prompt} tokens, and with a reply of up to "
-                f"{self.max_new_tokens} it exceeds the {self.context} that the model can read."
+                f"The conversation has {lengths[over[0]]} tokens, and with a reply of up to "
+                f"{self.max_new_tokens} it exceeds the {self.context} that the model can read.",
+                over,
             )
 
     def _all_continue(self, texts: Mapping[str, str]) -> bool:
@@ -154,8 +188,7 @@ class LocalPolicy:
         A prompt with which another one begins costs nothing: it is that one's row, cut off.
         """
         prompts = [self._encode(text) for text in texts.values()]
-        for ids in prompts:
-            self._check_fits(len(ids))
+        self._check_fits({key: len(ids) for key, ids in zip(texts, prompts, strict=True)})
         rows = [_Row(key, seen=text) for key, text in texts.items()]
         longest = longest_of_each(prompts)
         read = sorted(set(longest))

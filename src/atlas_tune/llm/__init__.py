@@ -6,6 +6,7 @@ from atlas_tune.llm.draining import Interrupted, draining, stop_asked
 from atlas_tune.llm.errors import (
     ChatError,
     KeyRefused,
+    QuestionTooLong,
     QuotaSpent,
     RequestRefused,
     ServerBusy,
@@ -27,6 +28,7 @@ __all__ = [
     "JournalError",
     "KeyRefused",
     "Message",
+    "QuestionTooLong",
     "QuotaSpent",
     "RequestRefused",
     "ServerBusy",

@@ -23,8 +23,9 @@ from atlas_tune.llm.record import facts_of, request_key
 from atlas_tune.llm.spending import Call, Spending
 from atlas_tune.llm.transport import Reply, Transport
 
-Message: TypeAlias = Mapping[str, str]
-"""``{"role": "system" | "user" | "assistant", "content": …}``"""
+Message: TypeAlias = Mapping[str, Any]
+"""``{"role": "system" | "user" | "assistant" | "tool", "content": …}``, with ``tool_calls`` or
+``tool_call_id`` where an agent acts through tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class ChatAnswer:
     latency_s: float = 0.0
     cached: bool = False
     """Whether it comes from the journal, so that nothing was paid for it now."""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """The tools that the model calls, as the server sent them; what is no object is left out."""
 
 
 class ChatClient:
@@ -210,6 +213,7 @@ class ChatClient:
         try:
             choice = document["choices"][0]
             content = choice["message"].get("content")
+            calls = choice["message"].get("tool_calls")
         except (KeyError, IndexError, TypeError, AttributeError):
             raise WrongServer(
                 f"{self.url} answered without choices[0].message, so it does not speak "
@@ -223,6 +227,9 @@ class ChatClient:
             model=facts.model,
             usage=facts.usage,
             latency_s=seconds,
+            tool_calls=tuple(call for call in calls if isinstance(call, dict))
+            if isinstance(calls, list)
+            else (),
         )
 
 

@@ -23,6 +23,13 @@ _PASSING_KINDS = (
     "timeout",
 )
 """What error objects call what a little patience mends."""
+_TOO_LONG_KINDS = ("context_length_exceeded", "exceed_context_size_error")
+_TOO_LONG = re.compile(
+    r"context (length|size|window)|(prompt|input|request|conversation)( is|'s)? too long"
+    r"|token (count|limit).{0,40}exceed|exceed.{0,40}(token|context)|too many (input )?tokens",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How vLLM, SGLang, llama.cpp and the vendors say that a question does not fit."""
 _LONGEST_QUOTE = 300
 _SHORTEST_SECRET = 8
 
@@ -44,6 +51,14 @@ class QuotaSpent(ChatError):
 
 class RequestRefused(ChatError):
     """The server will not serve this request: too long, a setting that it does not know …"""
+
+
+class QuestionTooLong(RequestRefused):
+    """The question, with the room for its answer, is more than the model can read.
+
+    Servers have no common sign for it, so it is known by their words; one with other words gives
+    the plain refusal.
+    """
 
 
 class WrongServer(ChatError):
@@ -90,7 +105,7 @@ def refusal_of(status: int, text: str, url: str, key_env: str, key: str = "") ->
             "and that the server has this model."
         )
     if status >= 400:
-        return RequestRefused(said)
+        return (QuestionTooLong if _is_too_long(error, words) else RequestRefused)(said)
     if status >= 300:
         return WrongServer(f"{said} It redirects elsewhere: give the final address as base_url.")
     if document is None:
@@ -105,6 +120,11 @@ def refusal_of(status: int, text: str, url: str, key_env: str, key: str = "") ->
 
 def _is_quota(error: dict[str, Any]) -> bool:
     return error.get("code") in _QUOTA_CODES or error.get("type") in _QUOTA_CODES
+
+
+def _is_too_long(error: Any, words: str) -> bool:
+    kinds = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return any(kind in _TOO_LONG_KINDS for kind in kinds) or bool(_TOO_LONG.search(words))
 
 
 def without_key(text: str, key: str, key_env: str) -> str:

@@ -13,7 +13,7 @@ _LARGEST_COUNT = 2**53
 """Beyond it a count of tokens is nonsense, and beyond 2**63 SQLite cannot hold it."""
 
 
-def request_key(model: str, messages: Sequence[Mapping[str, str]], params: Any) -> str:
+def request_key(model: str, messages: Sequence[Mapping[str, Any]], params: Any) -> str:
     """SHA-256 of a request: equal questions to the same model with the same settings share it."""
     request = {"model": model, "messages": [dict(m) for m in messages], "params": params}
     text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

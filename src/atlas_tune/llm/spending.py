@@ -159,6 +159,9 @@ def most_tokens(body: Mapping[str, Any]) -> int:
             for message in value:
                 text = str(message.get("content", ""))
                 count += len(text.encode("utf-8", "surrogatepass")) + _PER_MESSAGE
+                # The calls of tools are part of the question too.
+                more = {k: v for k, v in message.items() if k not in ("role", "content")}
+                count += len(json.dumps(more)) if more else 0
         else:
             count += len(json.dumps(value))
     return count
