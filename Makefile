@@ -45,7 +45,7 @@ check: setup ## Lint, format check, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup ## Run the benchmarks; results go to benchmarks/results
+bench: setup ## Run the benchmarks (hours; killed, they go on); results go to benchmarks/results
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/importing.py
 
