@@ -56,6 +56,19 @@ def saved(tokenizer, directory):
     return directory
 
 
+def test_weights_that_no_format_holds_are_told(call, model):
+    run = craft_run()
+    step = run.agent_steps[0].step_id
+    for weights, told_of in (((2.0,), True), (None, False)):
+        write_selections(
+            Path("chosen.jsonl"), [Selection(run.trajectory_id, (step,), "mine", weights)]
+        )
+        words = ("--selection", "chosen.jsonl", "--to", "trl", "--model", model, "-o", "rows.jsonl")
+        code, _, told = call("runs.jsonl", *words)
+        assert code == 0
+        assert ("1 selections weigh their steps" in told) == told_of
+
+
 def test_without_a_target_they_are_listed(call):
     code, _, told = call("runs.jsonl", "-o", "rows.jsonl")
     assert code == 2
