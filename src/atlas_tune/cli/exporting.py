@@ -87,9 +87,7 @@ def export(
     else:
         selections, strays = read_selection(selection, runs, trajectories)
         if weighted := sum(one.weights is not None for one in selections.values()):
-            say(
-                f"{weighted} selections weigh their steps; no trainer's format does: all count alike."
-            )
+            say(f"{weighted} selections weigh their steps; no format does, so all count alike.")
         rejected += strays
     if target.kind == "tokens":
         if tokenizer is None:
