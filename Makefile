@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "atlas-tune needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		--constraint constraints.txt --editable '.[tune,environments,scienceworld,dev]' \
+		--constraint constraints.txt --editable '.[tune,environments,scienceworld,textworldexpress,dev]' \
 		| sed -u -n -E 's/^(Collecting|Installing) ([^ ;]+).*/  \1 \2/p'
 	@rm -f .venv/.made-from-* && touch $@
 

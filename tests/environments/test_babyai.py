@@ -269,6 +269,32 @@ def test_tasks_of_some_levels():
     assert alone == BabyAI().tasks("test", levels=("GoToRedBall", "GoToRedBall")) == found[::2]
 
 
+def test_unseen_levels_are_in_no_other_split_and_bring_new_worlds():
+    env = BabyAI()
+    unseen = env.tasks("unseen")
+    assert len(unseen) == 5 * 500
+    others = {parse_task(name)[0].name for split in ("train", "test") for name in env.tasks(split)}
+    assert others == set(LEVELS)
+    assert {parse_task(name)[0].name for name in unseen[:5]}.isdisjoint(others)
+    with pytest.raises(UsageError, match="split 'train' has no level 'Pickup'"):
+        env.tasks("train", levels=["Pickup"])
+    with pytest.raises(UsageError, match="split 'unseen' has no level 'GoToRedBall'"):
+        env.tasks("unseen", levels=["GoToRedBall"])
+    worlds = {world_of(*parse_task(name)) for name in unseen[:100]}
+    assert len(worlds) == 100
+
+
+def test_the_expert_solves_a_task_of_an_unseen_level():
+    env = BabyAI()
+    observation, _ = env.reset(options={"task_id": "babyai/PutNextLocalS6N4/1000"})
+    expert = env.expert(habits=Habits(0, 0, 0))
+    done, turns = False, 0
+    while not done and turns < env.max_steps:
+        observation, reward, done, _, info = env.step(expert.act(observation).action)
+        turns += 1
+    assert info["success"] and reward > 0
+
+
 @given(st.integers(0, 100_000))
 def test_agentgym_counts_through_forty_levels(number):
     place, seed = number % 40 + 1, number // 40

@@ -20,9 +20,12 @@ from atlas_tune.environments.base import EnvironmentLost, ExpertFailed
 from atlas_tune.environments.habits import Habits
 from atlas_tune.environments.scienceworld import ScienceWorld
 from atlas_tune.environments.scienceworld import simulator as simulators
+from atlas_tune.environments.scienceworld.agreement import agreement
 from atlas_tune.environments.scienceworld.expert import GoldExpert
 from atlas_tune.environments.scienceworld.index import LEFT_OUT, agentgym_tasks, numbered
+from atlas_tune.environments.scienceworld.spelling import former, is_former, todays
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.select.replaying.playback import moves_of, play
 from atlas_tune.select.replaying.replay import ReplaySelector
 from atlas_tune.trajectory import Kind, Observation, Outcome, Step, Trajectory
 from atlas_tune.trajectory.formats import read_sources
@@ -89,6 +92,40 @@ def test_habits_stop_at_the_step_limit_and_at_an_ambiguous_request():
     assert played(3) == ["walk to hall", "go to hall", "focus on cup"]
     assert played(9) == ["walk to hall", "go to hall", "choose cup", "focus on cup"]
     assert played(9, "Ambiguous request: 0 or 1?") == ["go to hall", "focus on cup"]
+
+
+def test_names_in_the_spelling_of_before_and_of_today():
+    pairs = [
+        ("open door to green house", "open door to greenhouse"),
+        ("a bath tub; Green house, cachews", "a bathtub; Greenhouse, cashews"),
+        ("focus on jam sandwhich", "focus on jam sandwich"),
+    ]
+    for before, today in pairs:
+        assert (todays(before), former(today)) == (today, before)
+        assert (todays(today), former(before)) == (today, before)
+        assert (is_former([before]), is_former(["", today])) == (True, False)
+    # Only tin was misspelt; a house that is green for another reason is none.
+    assert former("gaseous lead, gaseous tin") == "gaseous lead, gasseous tin"
+    assert todays("evergreen house") == "evergreen house"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "replayed", "found"),
+    [
+        ("an axe\n\tthe agent", "an axe the agent", "same"),
+        ("an axe, a cup (containing nothing).", "a cup (containing nothing), an axe.", "order"),
+        ("a cup at -10 degrees celsius", "a cup at 3 degrees celsius", "temperature"),
+        ("10 degrees, a cup, an axe", "an axe, a cup, 11 degrees", "temperature"),
+        ("an axe, an axe", "an axe", "other"),
+        ("box 10", "box 11", "other"),
+        ("You move to the hallway.", "No known action matches that input.", "other"),
+        # A part of the recorded text is not the recorded text.
+        ("an axe and a cup", "an axe", "other"),
+    ],
+)
+def test_how_an_observation_differs_from_the_recorded_one(recorded, replayed, found):
+    assert agreement(recorded, replayed) == found
+    assert agreement(replayed, recorded) == found
 
 
 def test_without_java_a_sentence_says_so(monkeypatch):
@@ -186,6 +223,24 @@ def test_episodes_that_take_turns_in_one_jvm_read_what_they_read_alone():
     turns = [[env.step(action)[0] for env in envs] for action in actions]
     assert [list(texts) for texts in zip(*turns, strict=True)] == alone
     assert len({env._game.simulator.process.pid for env in envs}) == 1
+
+
+@plays
+def test_the_same_actions_give_the_same_episode_in_every_game_and_every_jvm():
+    actions = [
+        *("pick up glass jar", "go to hallway", "go to workshop", "drop glass jar", "0"),
+        "look around",
+    ]
+
+    def texts():
+        env = start("scienceworld/test-conductivity/228")
+        return tuple(env.step(action)[0] for action in actions)
+
+    here = {texts() for _ in range(8)}
+    simulators.simulator().stop()
+    assert here == {texts()}
+    # The answer to "drop" is a list, and what "0" does hangs on its order.
+    assert here.pop()[3].startswith("Ambiguous request")
 
 
 @plays
@@ -313,6 +368,58 @@ def test_a_number_that_begins_with_other_words_is_refused():
     )
     with pytest.raises(UsageError, match="by AgentGym's count it is scienceworld/boil/0"):
         ScienceWorld().reset_to(run)
+
+
+def told(place, task_id=PLANT, action="go to green house"):
+    """A run that was told of a place and then takes an action."""
+    steps = (
+        Step(1, "user", f"In it, you see a door to the {place}."),
+        Step(2, "agent", f"Action:\n{action}", observation=Observation.of(f"To the {place}.")),
+    )
+    return Trajectory.create(steps, environment="scienceworld", task_id=task_id)
+
+
+@plays
+def test_a_run_that_was_told_of_a_green_house_finds_one():
+    hallway = "scienceworld/boil/0"
+    env = ScienceWorld()
+    assert "A door to the green house (that is" in env.reset_to(told("green house", hallway))[0]
+    assert env.step("go to green house")[0] == "You move to the green house."
+    assert "This room is called the green house." in env.step("look around")[0]
+    # A policy that goes on with the run may spell as today.
+    assert env.step("go to hallway")[4]["valid"]
+    assert env.step("go to greenhouse")[0] == "You move to the green house."
+
+
+@plays
+def test_without_such_a_run_only_todays_names_are_known():
+    env = ScienceWorld()
+    hallway = "scienceworld/boil/0"
+    # The agent's own word is no sign of another version.
+    env.reset_to(told("greenhouse", hallway))
+    assert env.step("go to green house")[0] == "No known action matches that input."
+    env.reset_to(told("green house", hallway))
+    assert "A door to the greenhouse (that is" in env.reset(options={"task_id": hallway})[0]
+    assert env.step("go to green house")[0] == "No known action matches that input."
+    assert env.step("go to greenhouse")[0] == "You move to the greenhouse."
+
+
+@plays
+@pytest.mark.shared_data
+def test_recorded_runs_through_the_green_house_reach_the_full_score():
+    path = shared_data() / "agenttraj-l" / "sciworld.jsonl.xz"
+    runs = [found.trajectory for found in read_sources([path], None, pytest.fail)]
+    through = [run for run in runs if any(m.action == "go to green house" for m in moves_of(run))]
+    env, causes = ScienceWorld(), []
+    for run in through[:: len(through) // 8][:8]:
+        replayed = play(env, run, moves_of(run))
+        assert replayed.success
+        for step in run.agent_steps:
+            if step.observation is not None and step.step_id in replayed.observations:
+                answer = replayed.observations[step.step_id]
+                causes.append(agreement(step.observation.text, answer))
+    assert len(causes) > 50
+    assert set(causes) <= {"same", "order", "temperature"}
 
 
 @plays

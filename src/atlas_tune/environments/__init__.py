@@ -21,9 +21,15 @@ _ENVIRONMENTS = {
     "babyai": ("atlas_tune.environments.babyai", "BabyAI", "environments"),
     "scienceworld": ("atlas_tune.environments.scienceworld", "ScienceWorld", "scienceworld"),
     "textcraft": ("atlas_tune.environments.textcraft", "TextCraft", "environments"),
+    "wordle": ("atlas_tune.environments.wordle", "Wordle", "environments"),
+    "textworldexpress": (
+        "atlas_tune.environments.textworldexpress",
+        "TextWorldExpress",
+        "textworldexpress",
+    ),
 }
 """Module, class, and the extra that brings what it needs."""
-_ALSO_CALLED = {"sciworld": "scienceworld"}
+_ALSO_CALLED = {"sciworld": "scienceworld", "lmrlgym_wordle": "wordle"}
 """Names that runs of AgentGym carry."""
 
 ENVIRONMENT_NAMES = tuple(_ENVIRONMENTS)
@@ -45,6 +51,15 @@ def check_environment(name: str) -> None:
     elif _ALSO_CALLED.get(name, name) not in _ENVIRONMENTS:
         known = nearest(name, [*_ENVIRONMENTS, _FORM])
         raise UsageError(f"There is no environment '{name}': {known}")
+
+
+def own_name(name: str) -> str:
+    """Our name of an environment that runs of AgentGym call otherwise; any other one as it is.
+
+    >>> own_name("sciworld")
+    'scienceworld'
+    """
+    return _ALSO_CALLED.get(name, name)
 
 
 def make_environment(name: str) -> TextEnv:

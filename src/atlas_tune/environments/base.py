@@ -74,6 +74,11 @@ class TextEnv(gymnasium.Env[str, str]):
         self.observation_space = gymnasium.spaces.Text(max_length=1_000_000)
         self.action_space = gymnasium.spaces.Text(max_length=10_000)
 
+    @property
+    def lists_tasks_at_once(self) -> bool:
+        """Whether :meth:`tasks` takes no work that is done once and kept, such as packing games."""
+        return True
+
     @abstractmethod
     def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
         """All task ids of a split, in a fixed order; no id stands in two splits.
@@ -112,6 +117,22 @@ class TextEnv(gymnasium.Env[str, str]):
                 "replay it: give it a task_id when importing."
             )
         return self.reset(options={"task_id": trajectory.task_id})
+
+    def restate(self, told: str, observation: str) -> str | None:
+        """What recorded runs told before their first observation, made true of this task.
+
+        A model is told again what the runs told that it was tuned on. Where those state what here
+        the task decides (Wordle's accepted words), the environment puts the task's own in place.
+
+        Args:
+            told: what the recorded runs told.
+            observation: the first observation of the episode.
+
+        Returns:
+            ``told`` with all of the task that the observation tells, which is then not told again;
+            None, the default, where it states nothing that the task decides.
+        """
+        return None
 
     @abstractmethod
     def expert(self, seed: int = 0, habits: Habits | None = None) -> Expert:

@@ -1,8 +1,9 @@
 """AgentGym's servers one by one, and our own.
 
 Fields and paths are those of AgentGym's servers and clients as of its last commit (3ef9235).
-Step limits: WebShop, ALFWorld, ScienceWorld, BabyAI and TextCraft are AgentGym's; the others are
-ours, since its code names none.
+Step limits are the rounds that AgentGym's training script for all tasks gives
+(``agentenv/examples/agentevol/train_agentevol_multi_task.sh``). It leaves out SearchQA, whose limit
+is ours, like that of ``plain``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _TOOLS = (
 )
 
 
-def _tool_server(name: str, tools: str) -> Dialect:
-    """AgentGym's five tool servers differ in their tools alone."""
+def _tool_server(name: str, max_steps: int, tools: str) -> Dialect:
+    """AgentGym's five tool servers differ in their tools and their step limits alone."""
     return Dialect(
         name,
         _TOOLS.format(tools=tools),
-        max_steps=15,
+        max_steps=max_steps,
         metric="reward",
         episode="env_idx",
         create={"id": 0},
@@ -102,7 +103,7 @@ _LISTED = (
         "sqlgym",
         "Answer a question about an SQLite database. Each turn, give one SQL statement on one "
         "line.",
-        max_steps=10,
+        max_steps=1,
         episode="env_idx",
         task="item_id",
         asks_observation=True,
@@ -146,6 +147,7 @@ _LISTED = (
     ),
     _tool_server(
         "weather",
+        10,
         "get_user_current_date(), get_user_current_location(), get_latitude_longitude(name), "
         "get_historical_temp, get_historical_rain, get_historical_snow, get_temp_forecast, "
         "get_rain_forecast, get_snow_forecast and get_historical_air_quality_index(latitude, "
@@ -157,6 +159,7 @@ _LISTED = (
     ),
     _tool_server(
         "movie",
+        12,
         "get_search_movie(movie_name), get_movie_details, get_movie_production_companies, "
         "get_movie_production_countries, get_movie_cast, get_movie_crew, get_movie_keywords, "
         "get_movie_alternative_titles and get_movie_translation(movie_id), "
@@ -165,11 +168,13 @@ _LISTED = (
     ),
     _tool_server(
         "academia",
+        12,
         "loadPaperNet(), loadAuthorNet(), neighbourCheck(graph, node), paperNodeCheck(node), "
         "authorNodeCheck(node), authorEdgeCheck(node1, node2), finish(answer)",
     ),
     _tool_server(
         "todo",
+        15,
         "get_user_current_date(), get_user_current_location(), get_projects(), "
         "update_project(project_id, is_favorite), get_tasks(project_id), "
         "get_task_description, get_task_duration, complete_task and delete_task(task_id), "
@@ -177,6 +182,7 @@ _LISTED = (
     ),
     _tool_server(
         "sheet",
+        15,
         "open_sheet(name), del_sheet(name), freeze_data(dimension, num), insert_cols(values_list, "
         "col_idx), insert_rows(values_list, row_idx), delete_batch_data(dimension, index_list), "
         "update_cell(position, value), update_cell_by_formula(start_position, end_position, "

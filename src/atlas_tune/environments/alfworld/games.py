@@ -57,6 +57,11 @@ class Games:
         """The sentence of each game's task, by task id, sorted."""
         return _index(self._pack())
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the pack is made, so that the tasks are listed at once."""
+        return _pack_of(self.source).is_file()
+
     def problem(self, task_id: str) -> Problem:
         """The start and the goal of a game.
 
@@ -97,8 +102,7 @@ def find_source() -> Path:
 @cache
 def _packed(source: Path) -> Path:
     """The pack of a source, made at first use."""
-    digest = _digest_of_archive(source) if source.is_file() else _digest_of_tree(source)
-    pack = cache_directory() / "alfworld" / f"games-{digest[:16]}-{_FORM}.zip"
+    pack = _pack_of(source)
     if pack.is_file():
         return pack
     pack.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +112,12 @@ def _packed(source: Path) -> Path:
             with replacing(pack) as partial:
                 _make_pack(source, partial)
     return pack
+
+
+def _pack_of(source: Path) -> Path:
+    """Where the pack of a source lies, once it is made."""
+    digest = _digest_of_archive(source) if source.is_file() else _digest_of_tree(source)
+    return cache_directory() / "alfworld" / f"games-{digest[:16]}-{_FORM}.zip"
 
 
 def _make_pack(source: Path, pack: Path) -> None:

@@ -6,6 +6,7 @@ letter, so that its recorded runs make sense here (docs/environments/babyai.md).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar
@@ -13,10 +14,10 @@ from typing import Any, ClassVar
 import gymnasium
 
 from atlas_tune.environments.babyai.levels import (
-    LEVELS,
     Level,
     find_level,
     grid_world,
+    levels_of,
     parse_task,
     seeds_of,
     task_id,
@@ -47,9 +48,13 @@ class BabyAI(TextEnv):
     instruction: ClassVar[str] = INSTRUCTION
     max_steps: ClassVar[int] = 20
     metric: ClassVar[str] = "reward"
+    splits: ClassVar[tuple[str, ...]] = ("train", "test", "unseen")
 
     def __init__(self) -> None:
         super().__init__()
+        # Imported when a world is made; a missing one is told before the first task.
+        if importlib.util.find_spec("minigrid") is None:
+            raise ModuleNotFoundError("minigrid is not installed", name="minigrid")
         self.task_id = ""
         self.world: Any = None
         """minigrid's environment of the running task."""
@@ -62,7 +67,8 @@ class BabyAI(TextEnv):
     def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
         """Seeds 0 to 278 for train; for test those of 1000 to 1499 that bring a new world.
 
-        The one option is ``levels``, a name or a list of names; without it, all levels. They take
+        ``unseen`` has test's seeds in five levels that the others do not have. The one option is
+        ``levels``, a name or a list of names; without it, all levels of the split. They take
         turns, so that the first tasks hold every level equally often.
         """
         self.check_split(split)
@@ -71,7 +77,14 @@ class BabyAI(TextEnv):
                 raise UsageError(
                     f"babyai has no task option '{option}': {nearest(option, ['levels'])}"
                 )
-        chosen = _levels(options["levels"]) if "levels" in options else LEVELS.values()
+        known = levels_of(split)
+        chosen = _levels(options["levels"]) if "levels" in options else list(known.values())
+        for level in chosen:
+            if level.name not in known:
+                raise UsageError(
+                    f"babyai's split '{split}' has no level '{level.name}': "
+                    + nearest(level.name, known)
+                )
         named = [[task_id(level, seed) for seed in seeds_of(level, split)] for level in chosen]
         return [task for turn in zip_longest(*named) for task in turn if task is not None]
 

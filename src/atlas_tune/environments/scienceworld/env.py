@@ -7,7 +7,7 @@ which is most of its time; ours asks Java for the text, the score and the end al
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from atlas_tune.environments.scienceworld import tables
 from atlas_tune.environments.scienceworld.expert import NOT_UNDERSTOOD, GoldExpert
 from atlas_tune.environments.scienceworld.index import agentgym_tasks, foreign_number, numbered
 from atlas_tune.environments.scienceworld.simulator import Game, check_installed, simulator
+from atlas_tune.environments.scienceworld.spelling import former, is_former, todays
 from atlas_tune.errors import UsageError, nearest
 from atlas_tune.trajectory import Trajectory
 
@@ -64,7 +65,13 @@ class ScienceWorld(TextEnv):
         self.task_id = ""
         self._game: Game | None = None
         self._running = False
+        self._spells_as_before = False
         self._score = 0
+
+    @property
+    def lists_tasks_at_once(self) -> bool:
+        """Whether ``tasks`` need not start Java first, to ask the simulator once."""
+        return tables.is_listed()
 
     def tasks(self, split: str, /, **options: Any) -> Sequence[str]:
         """The variations of a split, by ScienceWorld's own lists; the tasks take turns.
@@ -98,7 +105,7 @@ class ScienceWorld(TextEnv):
         """
         task_id = (options or {}).get("task_id")
         task, variation = self._parsed(task_id)
-        self._running = False
+        self._running = self._spells_as_before = False
         if self._game is None or not self._game.simulator.alive:
             self._game = simulator().game()
         self._game.load(task, variation)
@@ -117,28 +124,36 @@ class ScienceWorld(TextEnv):
             raise gymnasium.error.ResetNeeded(
                 "scienceworld has no episode under way: call reset before step."
             )
-        observation = str(self._game.ask("step", action))
+        understood = todays(action) if self._spells_as_before else action
+        observation = str(self._game.ask("step", understood))
         score = round(100 * self._game.ask("getScore"))
         reward, self._score = (score - self._score) / 100, score
         ended = bool(self._game.ask("getCompleted")) or score < 0
         self._running = not ended
-        valid = not observation.startswith(NOT_UNDERSTOOD)
-        return observation, reward, ended, False, self._info(valid=valid)
+        info = self._info(valid=not observation.startswith(NOT_UNDERSTOOD))
+        told = former(observation) if self._spells_as_before else observation
+        return told, reward, ended, False, info
 
     def reset_to(self, trajectory: Trajectory) -> tuple[str, dict[str, Any]]:
         """Start the task of a run: by its id if it is ours, else by AgentGym's number.
 
         A numbered run must begin with the words of its task: numbers of another count would
-        else replay in a wrong task.
+        else replay in a wrong task. Where the run was told names in the spelling of before
+        ("green house"), this episode understands and tells them so too.
 
         Raises:
             UsageError: it names no task, or begins with the words of another one.
         """
-        task_id = trajectory.task_id or ""
-        number = foreign_number(task_id)
+        number = foreign_number(trajectory.task_id or "")
         if number is None:
-            return super().reset_to(trajectory)
-        short = f"Trajectory {trajectory.trajectory_id[:12]} ({task_id})"
+            observation, info = super().reset_to(trajectory)
+        else:
+            observation, info = self._reset_to_number(trajectory, number)
+        self._spells_as_before = is_former(_told_in(trajectory))
+        return (former(observation) if self._spells_as_before else observation), info
+
+    def _reset_to_number(self, trajectory: Trajectory, number: int) -> tuple[str, dict[str, Any]]:
+        short = f"Trajectory {trajectory.trajectory_id[:12]} ({trajectory.task_id})"
         names = agentgym_tasks(tables.task_names())
         try:
             task, variation = numbered(number, names, tables.counts())
@@ -223,6 +238,15 @@ def _shuffled(task_id: str) -> str:
     return hashlib.sha256(task_id.encode()).hexdigest()
 
 
+def _told_in(trajectory: Trajectory) -> Iterator[str]:
+    """What the environment said in a run; an agent may spell as it likes."""
+    for step in trajectory.steps:
+        if step.source == "user":
+            yield step.message
+        if step.observation is not None:
+            yield step.observation.text
+
+
 def _folded(text: str) -> str:
-    """On one line, as 1.1.3 wrote it, in which AgentTraj-L was recorded, but for a misspelling."""
-    return " ".join(text.replace(" celsius", "").replace("sandwhich", "sandwich").split())
+    """On one line, as before 1.1.0, in which AgentTraj-L was recorded: without "celsius"."""
+    return " ".join(todays(text).replace(" celsius", "").split())

@@ -1,8 +1,8 @@
 """Which task AgentGym means by a number: ``sciworld_17`` in AgentTraj-L.
 
 It counts through the variations of the tasks in ScienceWorld's own order (task keys 1-1 to 10-2),
-and eight tasks are left out. All of 395 recorded runs begin with the words of the task that this
-gives (docs/environments/scienceworld.md).
+and eight tasks are left out. The recorded runs that were tried begin with the words of the task
+that this gives (docs/environments/scienceworld.md).
 """
 
 from __future__ import annotations

@@ -22,7 +22,15 @@ from atlas_tune.errors import AtlasError
 
 PATIENCE = 120.0
 """Seconds after which a call counts as hung. A slow gold path takes 16; a step far less than 1."""
-_JAVA_OPTIONS = ["-XX:+UseSerialGC"]
+_JAVA_OPTIONS = [
+    "-XX:+UseSerialGC",
+    # Java's identity hashes are drawn by lot, and ScienceWorld walks sets of objects in their
+    # order: which choice of an ambiguous request is "0", which body warms another first. With one
+    # hash for all, a set is walked in one order, and the same actions give the same episode.
+    "-XX:+IgnoreUnrecognizedVMOptions",
+    "-XX:+UnlockExperimentalVMOptions",
+    "-XX:hashCode=2",
+]
 _lock = threading.RLock()
 _running: Simulator | None = None
 

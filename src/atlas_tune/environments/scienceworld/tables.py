@@ -33,6 +33,11 @@ def variations(split: str) -> dict[str, list[int]]:
     return found
 
 
+def is_listed() -> bool:
+    """Whether the variations are kept already, so that no simulator is started to list them."""
+    return _table_path().is_file()
+
+
 def counts() -> dict[str, int]:
     """How many variations each task has."""
     found: dict[str, int] = _table()["counts"]
@@ -55,7 +60,11 @@ def gold_path(task: str, variation: int) -> tuple[str, ...]:
 
 
 def _table() -> dict[str, Any]:
-    return _read_table(_folder() / "variations.json")
+    return _read_table(_table_path())
+
+
+def _table_path() -> Path:
+    return _folder() / "variations.json"
 
 
 @cache
