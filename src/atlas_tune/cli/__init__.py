@@ -18,17 +18,21 @@ import typer
 from atlas_tune import __version__
 from atlas_tune.cli import (
     auditing,
+    benching,
     collecting,
     costing,
+    envs,
     exporting,
     importing,
     looking,
     models,
+    playing,
     previewing,
     pushing,
     runs,
     selecting,
     serving,
+    skills,
     sorting,
     splitting,
 )
@@ -60,8 +64,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "push": pushing.push,
     "export": exporting.export,
     "evaluate": models.evaluate,
+    "benchmark": benching.benchmark,
+    "skills": skills.skills,
     "report": runs.report,
-    "envs": runs.envs,
+    "envs": envs.envs,
+    "play": playing.play,
     "serve-env": serving.serve_env,
 }
 for name, command in _COMMANDS.items():

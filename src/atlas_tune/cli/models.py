@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atlas_tune.agents.local_model import DEFAULT_MODEL, model_digest, resolve_model
+from atlas_tune.agents.local_model import DEFAULT_MODEL
 from atlas_tune.cli.options import (
+    TOLD,
     Json,
     Output,
     Runs,
@@ -21,8 +23,15 @@ from atlas_tune.cli.options import (
     tell,
     tell_rejected,
 )
-from atlas_tune.errors import UsageError, nearest
-from atlas_tune.progress import ticking
+from atlas_tune.errors import UsageError
+from atlas_tune.progress import say, ticking
+
+if TYPE_CHECKING:
+    from atlas_tune.environments.base import TextEnv
+    from atlas_tune.evaluate.rollouts import Rollout
+
+_SERVER = "A model on a server"
+"""The heading under which help shows what only such a model has."""
 
 Model = Annotated[str, typer.Option(help="A hub id, a directory, or a GGUF file.")]
 
@@ -99,7 +108,9 @@ def tune(
 def evaluate(
     environment: Annotated[str, typer.Option("--env", help="The environment.")],
     output: Output,
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="A hub id, a directory, a GGUF file, or a server's http://…/v1.")
+    ] = DEFAULT_MODEL,
     split: Annotated[str, typer.Option(help="The split of the tasks.")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 100,
     max_steps: Annotated[
@@ -108,52 +119,152 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 256,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the agent is told instead of the model's or the environment's own "
+            "instruction: a text, or a .json list of messages.",
+            dir_okay=False,
+        ),
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Run tasks again whose runs broke off.")
+    ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Each environment in a process of its own.")
+    ] = False,
+    step_timeout: Annotated[
+        float | None,
+        typer.Option(help="With --isolate: seconds of a step or reset.  [default: 120]"),
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(help="The model, as its server names it.", rich_help_panel=_SERVER)
+    ] = None,
+    tools: Annotated[
+        bool,
+        typer.Option("--tools", help="Act by function calls, not ReAct.", rich_help_panel=_SERVER),
+    ] = False,
+    api_key_env: Annotated[
+        str, typer.Option(help="The variable that holds the key.", rich_help_panel=_SERVER)
+    ] = "OPENAI_API_KEY",
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="What the model reads and writes at most.", rich_help_panel=_SERVER
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests at once.", rich_help_panel=_SERVER)
+    ] = 32,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds of one reply.", rich_help_panel=_SERVER)
+    ] = 300.0,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Of a failing request.", rich_help_panel=_SERVER)
+    ] = 6,
+    params: Annotated[
+        str | None, typer.Option(help="More fields, as JSON or YAML.", rich_help_panel=_SERVER)
+    ] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="The most to spend, in USD.", rich_help_panel=_SERVER)
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prices that add to the shipped ones.", dir_okay=False, rich_help_panel=_SERVER
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keeps replies, so that none is paid twice.",
+            dir_okay=False,
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
     options: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Let a model act in an environment, greedily; tasks on file are not run again."""
+    """Let a model act in an environment; tasks on file are not run again.
+
+    A task whose environment fails twice, or whose conversation outgrows the model, counts as a
+    failure and is told (exit code 3); --retry-errors runs such tasks again.
+    """
+    from functools import partial
+
     from atlas_tune.agents.collect import first_tasks
-    from atlas_tune.agents.rollout import Episode
+    from atlas_tune.agents.opening import opening_of, read_prompt_file
+    from atlas_tune.agents.rollout import PREFILL
+    from atlas_tune.agents.style import REACT, TOOLS
+    from atlas_tune.cli.policies import Served, acting, is_served, tell_usage
     from atlas_tune.environments import make_environment
     from atlas_tune.evaluate.rollouts import evaluate as run_evaluation
-    from atlas_tune.evaluate.statistics import wilson_interval
-    from atlas_tune.tune.settings import Precision
 
-    if precision not in get_args(Precision):
-        known = nearest(precision, get_args(Precision))
-        raise UsageError(f"There is no precision '{precision}': {known}")
-    env = make_environment(environment)
-    chosen = first_tasks(env, split, tasks, parse_options(options))
-    place = resolve_model(model)
-    answers = {
-        "model": model_digest(place),
-        "max_new_tokens": max_new_tokens,
-        "precision": precision,
-    }
-
-    def policy() -> Any:
-        from atlas_tune.agents.local_policy import load_policy
-
-        return load_policy(place, max_new_tokens, precision)
-
-    with ticking(f"evaluate on {environment}") as tick:
-
-        def show(done: int, episodes: list[Episode]) -> None:
-            ended = done + sum(e.ended for e in episodes)
-            tick(ended, len(chosen), f"tasks ended, {sum(e.success for e in episodes)} solved")
-
-        rollouts = run_evaluation(
-            lambda: make_environment(environment),
-            chosen,
-            policy,
-            output,
-            max_steps=max_steps or env.max_steps,
-            batch_size=batch_size,
-            agent={"name": Path(model).name, "version": "unknown"},
-            model=answers,
-            on_turn=show,
+    if tools and not is_served(model):
+        raise UsageError(
+            "--tools is for a model on a server: models on this machine act by ReAct, as they "
+            "were tuned."
         )
+    if step_timeout is not None and not isolate:
+        raise UsageError("--step-timeout needs --isolate: only a process of its own can be killed.")
+    served = Served(
+        served_model,
+        api_key_env,
+        context_tokens,
+        concurrency,
+        timeout,
+        retries,
+        params,
+        budget_usd,
+        prices,
+        journal,
+    )
+    served.check(model)
+    told = read_prompt_file(prompt_file, PREFILL) if prompt_file else None
+    make: Callable[[], TextEnv] = partial(make_environment, environment)
+    if isolate:
+        from atlas_tune.environments.isolated import STEP_SECONDS, ProcessEnv
+
+        make = partial(ProcessEnv, make, step_seconds=step_timeout or STEP_SECONDS)
+    env = make()
+    chosen = first_tasks(env, split, tasks, parse_options(options))
+    limit = max_steps or env.max_steps
+    env.close()
+    with acting(model, served, max_new_tokens, precision) as actor:
+        if told is None and actor.place is not None:
+            told = opening_of(actor.place, environment)
+        drawn = {"temperature": temperature, "seed": seed} if temperature else {}
+        with ticking(f"evaluate on {environment}") as tick:
+            rollouts = run_evaluation(
+                make,
+                chosen,
+                lambda: actor.policies(seed, temperature),
+                output,
+                max_steps=limit,
+                batch_size=batch_size,
+                agent={"name": actor.name, "version": "unknown"},
+                model={**actor.answers, **drawn},
+                style=TOOLS if tools else REACT,
+                opening=told,
+                retry_errors=retry_errors,
+                on_standing=lambda standing: tick(standing.ended, standing.of, str(standing)),
+            )
+        usage = actor.usage()
+    if usage is not None:
+        tell_usage(usage)
+    _tell_rollouts(rollouts, output, usage, as_json)
+
+
+def _tell_rollouts(
+    rollouts: list[Rollout], output: Path, usage: dict[str, Any] | None, as_json: bool
+) -> None:
+    """Tell what came of an evaluation; ends with exit code 3 where runs broke off."""
+    from atlas_tune.evaluate.statistics import wilson_interval
+
     successes = sum(r.success for r in rollouts)
+    errors = [r for r in rollouts if r.error is not None]
     low, high = wilson_interval(successes, len(rollouts))
     summary = {
         "output": str(output),
@@ -162,6 +273,8 @@ def evaluate(
         "success_rate": successes / len(rollouts),
         "interval": [low, high],
         "mean_reward": sum(r.reward for r in rollouts) / len(rollouts),
+        "errors": {r.task_id: r.error for r in errors},
+        **({} if usage is None else {"usage": usage}),
     }
     tell(
         summary,
@@ -170,3 +283,17 @@ def evaluate(
         f"(95% Wilson interval {low:.1%} to {high:.1%}), "
         f"mean reward {summary['mean_reward']:.3f}",
     )
+    if errors:
+        _tell_errors(errors, len(rollouts), output)
+        raise typer.Exit(3)
+
+
+def _tell_errors(errors: list[Rollout], of: int, output: Path) -> None:
+    from atlas_tune.trajectory.visible import visible
+
+    say(
+        f"{len(errors)} of {of} runs broke off and count as failures; their lines in {output} say "
+        "why. The same command with --retry-errors runs them again. The first:"
+    )
+    for rollout in errors[:TOLD]:
+        say(visible(f"  {rollout.task_id}: {rollout.error}"))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atlas_tune.cli.options import Json
-from atlas_tune.errors import AtlasError
 from atlas_tune.progress import print_tables, say
+
+if TYPE_CHECKING:
+    from atlas_tune.pipeline.plan import Planned
 
 
 def run(
@@ -20,16 +23,29 @@ def run(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="The run directory.  [default: runs/<name>]")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what is done and what the rest may take.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A part of it: arm=…, seed=… or environment=…; may be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a recipe from end to end; what is done already is skipped."""
-    from atlas_tune.pipeline import run_recipe
+    from atlas_tune.pipeline import Experiment, Layout, Manifest, Only, run_recipe
+    from atlas_tune.pipeline.plan import plan as plan_of
     from atlas_tune.recipe import load_recipe
     from atlas_tune.report import load_results, to_console
 
     loaded = load_recipe(recipe)
+    place = directory or Path("runs") / loaded.name
+    part = Only.parse(only or [], loaded)
+    if plan:
+        _tell_plan(plan_of(Experiment(loaded, Layout(place), Manifest(place)), part), as_json)
+        return
     command = shlex.join(["atlas-tune", *sys.argv[1:]])
-    index = run_recipe(loaded, recipe, directory or Path("runs") / loaded.name, command)
+    index = run_recipe(loaded, recipe, place, command, part)
     results = load_results(index.parent / "results.json")
     if as_json:
         print(results.model_dump_json())
@@ -38,6 +54,26 @@ def run(
         say(f"Report: {index}")
     if results.quarantined:
         raise typer.Exit(3)
+
+
+def _tell_plan(planned: list[Planned], as_json: bool) -> None:
+    from atlas_tune.pipeline.manifest import State
+    from atlas_tune.pipeline.plan import remaining
+    from atlas_tune.report.wording import duration
+
+    if as_json:
+        print(json.dumps([asdict(one) for one in planned]))
+        return
+    widest = max(len(one.name) for one in planned)
+    for one in planned:
+        about = "" if one.seconds is None else f"  about {duration(one.seconds)}"
+        print(f"{one.name:{widest}}  {one.state}{about}")
+    done = sum(one.state is State.DONE for one in planned)
+    seconds, unknown = remaining(planned)
+    left = f"about {duration(seconds)} left" if seconds or not unknown else "none timed yet"
+    if unknown:
+        left += f", and {unknown} stages of which no like was done here"
+    print(f"{done} of {len(planned)} stages done; {left}.")
 
 
 def report(
@@ -57,30 +93,3 @@ def report(
     else:
         print_tables(to_console(results))
         say(f"Report: {index}")
-
-
-def envs(as_json: Json = False) -> None:
-    """List the environments, their splits and their step limits."""
-    from atlas_tune.environments import ENVIRONMENT_NAMES, make_environment
-
-    listed: list[dict[str, Any]] = []
-    for name in ENVIRONMENT_NAMES:
-        try:
-            env = make_environment(name)
-        except AtlasError as error:
-            listed.append({"name": name, "missing": str(error)})
-            continue
-        tasks = {split: len(env.tasks(split)) for split in env.splits}
-        listed.append(
-            {"name": name, "tasks": tasks, "max_steps": env.max_steps, "metric": env.metric}
-        )
-    if as_json:
-        print(json.dumps(listed))
-        return
-    for entry in listed:
-        if "missing" in entry:
-            print(f"{entry['name']}: not available. {entry['missing']}")
-            continue
-        counts = ", ".join(f"{count} {split} tasks" for split, count in entry["tasks"].items())
-        limit = f"{entry['max_steps']} steps at most"
-        print(f"{entry['name']}: {counts}; {limit}; metric {entry['metric']}")

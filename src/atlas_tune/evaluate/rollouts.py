@@ -6,18 +6,22 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.policy import Policy
-from atlas_tune.agents.react import REPLY_FORMAT
-from atlas_tune.agents.rollout import PREFILL, Episode, in_batches, run_policy
-from atlas_tune.environments.base import TextEnv
+from atlas_tune.agents.rollout import PREFILL, Episode, in_batches
+from atlas_tune.agents.style import REACT, Style
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.jsonl import append_jsonl, cut_torn_line, write_jsonl
-from atlas_tune.trajectory.model import InvalidTrajectory, Trajectory, dump_trajectory
+from atlas_tune.trajectory.model import InvalidTrajectory, Step, Trajectory, dump_trajectory
 from atlas_tune.trajectory.parse import parse_trajectory
 from atlas_tune.trajectory.quarantine import refuse
 from atlas_tune.trajectory.store import read_records
+
+if TYPE_CHECKING:
+    from atlas_tune.agents.opening import Opening
+    from atlas_tune.agents.surviving import Surviving
+    from atlas_tune.environments.base import TextEnv
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,43 @@ class Rollout:
     environment: str
     task_id: str
     reward: float
+    """The return; 0 where the run broke off."""
     success: bool
     turns: int
     invalid_turns: int
     """Replies without an action that the environment could take."""
     rewards: tuple[float, ...]
     """The reward of each turn."""
-    trajectory: Trajectory
+    trajectory: Trajectory | None
+    """None where the run broke off before the agent acted."""
+    error: str | None = None
+    """Why the run broke off, if it did: the environment failed twice, or the conversation outgrew
+    the model. It counts as a failure of the model, and is told."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The agent's steps; none where the run broke off before the agent acted."""
+        return () if self.trajectory is None else self.trajectory.agent_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far an evaluation has come."""
+
+    ended: int
+    """Tasks that have ended, those on file included."""
+    of: int
+    solved: int
+    """Successes among them."""
+    errors: int
+    """Runs among them that broke off."""
+    turn: int
+    """Turns of the longest episode that is running."""
+
+    def __str__(self) -> str:
+        errors = f", {self.errors} broken off" if self.errors else ""
+        share = f" ({self.solved / self.ended:.0%})" if self.ended else ""
+        return f"tasks ended, {self.solved} solved{share}{errors}, turn {self.turn}"
 
 
 def rollout_of(episode: Episode, agent: dict[str, Any]) -> Rollout:
@@ -46,7 +80,8 @@ def rollout_of(episode: Episode, agent: dict[str, Any]) -> Rollout:
         turns=len(episode.turns),
         invalid_turns=episode.invalid,
         rewards=tuple(reward for _, _, reward in episode.turns),
-        trajectory=episode.trajectory(agent),
+        trajectory=episode.trajectory(agent) if episode.turns else None,
+        error=episode.error,
     )
 
 
@@ -60,7 +95,8 @@ def dump_rollout(rollout: Rollout) -> dict[str, Any]:
         "turns": rollout.turns,
         "invalid_turns": rollout.invalid_turns,
         "rewards": list(rollout.rewards),
-        "trajectory": dump_trajectory(rollout.trajectory),
+        "error": rollout.error,
+        "trajectory": rollout.trajectory and dump_trajectory(rollout.trajectory),
     }
 
 
@@ -72,7 +108,8 @@ def parse_rollout(record: Any) -> Rollout:
     """
     try:
         fields = dict(record)
-        trajectory = parse_trajectory(fields.pop("trajectory"))
+        found = fields.pop("trajectory")
+        trajectory = None if found is None else parse_trajectory(found)
         rewards = tuple(fields.pop("rewards"))
         return Rollout(trajectory=trajectory, rewards=rewards, **fields)
     except (TypeError, ValueError, KeyError) as error:
@@ -101,7 +138,11 @@ def evaluate(
     batch_size: int,
     agent: dict[str, Any],
     model: Mapping[str, Any],
+    style: Style = REACT,
+    opening: Opening | None = None,
+    retry_errors: bool = False,
     on_turn: Callable[[int, list[Episode]], None] = lambda done, episodes: None,
+    on_standing: Callable[[Standing], None] = lambda standing: None,
 ) -> list[Rollout]:
     """Run a policy on tasks and keep each result; what the file already holds is not run again.
 
@@ -109,6 +150,8 @@ def evaluate(
     left incomplete runs again as a whole: in low precision the arithmetic of a reply depends a
     little on the batch it is computed in, so that a resumed evaluation gives the same result as
     an uninterrupted one only if the batches are the same.
+
+    A run that breaks off (:mod:`atlas_tune.agents.surviving`) is kept with its ``error``.
 
     Args:
         make_env: makes one environment.
@@ -121,39 +164,93 @@ def evaluate(
         model: identifies the model and how it answers, as JSON values. With the limits, the prompt
             and the environment it is kept beside the file, and rollouts of another one are not
             mixed in.
-        on_turn: called after each turn with the tasks done before and the running episodes.
+        style: how the agent acts.
+        opening: told instead of the environment's own instruction.
+        retry_errors: run those tasks again whose runs on file broke off; each result takes the
+            place of the old one.
+        on_turn: called after each turn with the tasks of the batches before and the running
+            episodes.
+        on_standing: called after each turn with how far the whole has come.
 
     Raises:
-        AtlasError: the file holds rollouts of another or of an unknown model, limit or prompt.
+        AtlasError: the file holds rollouts of another or of an unknown model, limit or prompt; or
+            what :class:`atlas_tune.agents.surviving.Surviving` cannot survive.
     """
     task_ids = list(task_ids)
     env = make_env()
-    _claim(
-        path,
-        {
-            **model,
-            "environment": env.name,
-            "opening": [env.instruction, REPLY_FORMAT, PREFILL],
-            "max_steps": max_steps,
-            "batch_size": batch_size,
-        },
-    )
-    known = {rollout.task_id: rollout for rollout in read_rollouts(path)}
-    acting: Policy | None = None
+    told = [env.instruction, style.reply_format, PREFILL] if opening is None else opening.record()
+    settings: dict[str, Any] = {"environment": env.name, "opening": told, "max_steps": max_steps}
+    if style.tools:
+        settings["tools"] = list(style.tools)
+    env.close()
+    _claim(path, {**model, **settings, "batch_size": batch_size})
+    on_file = {rollout.task_id: rollout for rollout in read_rollouts(path)}
+    known = dict(on_file)
+    if retry_errors:
+        known = {task: rollout for task, rollout in known.items() if rollout.error is None}
+    playing: Surviving | None = None
     for start, batch in enumerate(in_batches(task_ids, batch_size)):
         if all(task in known for task in batch):
             continue
-        acting = acting or policy()
-        done = start * batch_size
+        playing = playing or _surviving(
+            make_env, policy(), max_steps, style, opening, len(task_ids), bool(on_file)
+        )
+        # What broke off is tried again alone: its neighbours were finished in the same batch.
+        fresh = [t for t in batch if t not in known] if _was_run(batch, on_file) else list(batch)
+        before = [known[task] for task in task_ids if task in known and task not in fresh]
 
-        def report(episodes: list[Episode], done: int = done) -> None:
+        def report(
+            episodes: list[Episode],
+            done: int = start * batch_size,
+            before: list[Rollout] = before,
+        ) -> None:
             on_turn(done, episodes)
+            on_standing(_standing(before, episodes, len(task_ids), max_steps))
 
-        episodes = run_policy(make_env, batch, acting, max_steps, report)
-        fresh = [rollout_of(episode, agent) for episode in episodes]
-        append_jsonl(path, (dump_rollout(r) for r in fresh if r.task_id not in known))
-        known.update((r.task_id, r) for r in fresh if r.task_id not in known)
+        episodes = playing.play([(task, task) for task in fresh], report)
+        made = [rollout_of(e, agent) for e in episodes if e.task_id not in known]
+        if any(rollout.task_id in on_file for rollout in made):
+            on_file.update((rollout.task_id, rollout) for rollout in made)
+            write_jsonl(path, (dump_rollout(rollout) for rollout in on_file.values()))
+        else:
+            append_jsonl(path, (dump_rollout(rollout) for rollout in made))
+            on_file.update((rollout.task_id, rollout) for rollout in made)
+        known.update((rollout.task_id, rollout) for rollout in made)
     return [known[task] for task in task_ids]
+
+
+def _was_run(batch: Iterable[str], on_file: Mapping[str, Rollout]) -> bool:
+    """Whether a batch was finished before, be it with errors."""
+    return all(task in on_file for task in batch)
+
+
+def _surviving(
+    make_env: Callable[[], TextEnv],
+    policy: Policy,
+    max_steps: int,
+    style: Style,
+    opening: Opening | None,
+    tasks: int,
+    has_started: bool,
+) -> Surviving:
+    # Here and not above: what only reads rollouts needs no policy.
+    from atlas_tune.agents.surviving import Surviving
+
+    return Surviving(
+        make_env, policy, max_steps, style, opening, tasks=tasks, has_started=has_started
+    )
+
+
+def _standing(before: list[Rollout], episodes: list[Episode], of: int, max_steps: int) -> Standing:
+    over = [e for e in episodes if e.ended or len(e.turns) >= max_steps]
+    running = [len(e.turns) for e in episodes if not (e.ended or len(e.turns) >= max_steps)]
+    return Standing(
+        ended=len(before) + len(over),
+        of=of,
+        solved=sum(r.success for r in before) + sum(e.success for e in over),
+        errors=sum(r.error is not None for r in before) + sum(e.error is not None for e in over),
+        turn=max(running, default=max((len(e.turns) for e in episodes), default=0)),
+    )
 
 
 def settings_path(path: Path) -> Path:
@@ -171,8 +268,14 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
             f"{path} holds rollouts, but {beside.name}, which says how they were made, is gone: "
             "choose another file, or remove it."
         )
-    found = json.loads(beside.read_text())
-    differing = sorted(key for key in settings if found.get(key) != settings[key])
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+        differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+    except (ValueError, TypeError) as error:
+        raise AtlasError(
+            f"{beside} is broken ({error}), so nobody can tell how {path.name} was made: choose "
+            "another file, or remove both."
+        ) from error
     if differing:
         raise AtlasError(
             f"{path} holds rollouts made with another {' and '.join(differing)}: choose "

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.local_model import load_model, load_tokenizer, model_digest
+from atlas_tune.agents.shared_opening import write_openings
 from atlas_tune.errors import AtlasError
 from atlas_tune.progress import say
 from atlas_tune.replacing import replacing
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
+from atlas_tune.tune.cost import training_flops
 from atlas_tune.tune.held_out import HeldOut, held_out_tasks, kinds_of
 from atlas_tune.tune.model_card import model_card
 from atlas_tune.tune.render import MaskError, Row, render_rows, rewriting_notice
@@ -50,9 +52,10 @@ def tune_model(
         labels: tell the kinds by which the loss of held-out steps is told apart.
 
     Returns:
-        The figures of :func:`atlas_tune.tune.trainer.train`, with ``left_out`` and ``held_out``,
-        the numbers of trajectories without a selected step and of those kept aside, and
-        ``too_long`` and ``refused`` of :class:`TrainingRows`.
+        The figures of :func:`atlas_tune.tune.trainer.train`, with ``flops`` of
+        :func:`atlas_tune.tune.cost.training_flops`, ``left_out`` and ``held_out``, the numbers of
+        trajectories without a selected step and of those kept aside, and ``too_long`` and
+        ``refused`` of :class:`TrainingRows`.
 
     Raises:
         AtlasError: nothing is left to train on.
@@ -82,8 +85,10 @@ def tune_model(
         found.refused.update(told.refused)
         held_out = HeldOut(tuple(told.rows), kinds) if told.rows else None
     digest = model_digest(model)
+    loaded = load_model(model)
+    flops = training_flops(loaded.config, found.rows, settings, seed)
     figures = train(
-        load_model(model),
+        loaded,
         tokenizer,
         found.rows,
         settings,
@@ -94,6 +99,7 @@ def tune_model(
         held_out=held_out,
     )
     figures |= {
+        "flops": flops,
         "left_out": len(found.left_out),
         "too_long": found.too_long,
         "refused": found.refused,
@@ -103,6 +109,11 @@ def tune_model(
         card = model_card(model, digest, trajectories, selections, kinds, settings, seed, figures)
         with replacing(directory / "README.md") as partial:
             partial.write_text(card, encoding="utf-8", newline="\n")
+        left_out = set(found.left_out)
+        for sentence in write_openings(
+            directory, (run for run in taught if run.trajectory_id not in left_out)
+        ):
+            say(sentence)
     return figures
 
 
