@@ -271,7 +271,7 @@ def main() -> None:
     model = load(options)
     running = sides(model, tokenizer, options.batch, options.tokens, options.device)
     chosen = options.only or list(running)
-    setting = {name: value for name, value in vars(options).items() if name not in ("rounds",)}
+    setting = {k: value for k, value in vars(options).items() if k not in ("rounds", "only")}
     digest = hashlib.sha256(json.dumps([setting, [asdict(w) for _, w in pairs]]).encode())
     kept = HERE.parent / "runs" / "benchmarks" / f"training-{digest.hexdigest()[:12]}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,9 @@ are relative to the recipe file.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -71,9 +72,20 @@ class Import(_Section):
     """Runs on file."""
 
     path: Path = Field(alias="import")
-    """A file of trajectories, in any format that ``atlas-tune import`` reads."""
+    """A file of trajectories, in any format that ``atlas-tune import`` reads; ``$NAME`` in it is
+    an environment variable."""
     format: str | None = None
     """Force a format instead of telling it by its content."""
+    success: bool | None = None
+    """Only runs known to succeed, or to fail."""
+    min_reward: float | None = None
+    """Least reward."""
+    max_steps: int | None = Field(None, ge=1)
+    """Largest number of agent steps."""
+    sample: int | None = Field(None, ge=1)
+    """So many of the runs that are left, drawn by lot; all where it is left out."""
+    seed: int = 0
+    """Of the draw."""
 
 
 def _source_kind(item: Any) -> str | None:
@@ -113,6 +125,18 @@ class ArmSettings(_Section):
     """The largest share of a trajectory's steps; the recipe's ``budget`` where it is left out."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the selector."""
+    tune: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the recipe's ``tune`` that this arm has otherwise, such as more epochs."""
+    redraw: bool = False
+    """Draw the steps anew for each training seed: the selector's option ``seed`` is that seed.
+    What the arm shows then holds for other draws too."""
+
+    def chosen_with(self, seed: int) -> ArmSettings:
+        """The arm as its steps are chosen for a training seed."""
+        if not self.redraw:
+            return self
+        options = {**self.options, "seed": seed}
+        return self.model_copy(update={"name": f"{self.name}.{seed}", "options": options})
 
 
 class OracleSettings(_Section):
@@ -146,6 +170,11 @@ class EvaluateOn(_Section):
 
     environment: str
     """The environment."""
+    name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Its name in files and reports, needed where an environment stands here twice; the
+    environment's where it is left out."""
+    role: Literal["held-in", "held-out"] | None = None
+    """Whether runs of such tasks were trained on; reports give a mean of each role."""
     tasks: int = Field(ge=1)
     """How many tasks, from the start of the split."""
     split: str = "test"
@@ -154,6 +183,11 @@ class EvaluateOn(_Section):
     """What the environment's ``tasks`` takes, such as a difficulty."""
     max_steps: int | None = Field(None, ge=1)
     """The step limit; AgentGym's where it is left out."""
+
+    @property
+    def place(self) -> str:
+        """What files and reports call it."""
+        return self.name or self.environment
 
 
 class EvaluateSettings(_Section):
@@ -166,6 +200,9 @@ class EvaluateSettings(_Section):
     against: tuple[str, ...] | None = None
     """Arms that every other arm is held against, on the same tasks. Where it is left out:
     ``untuned`` if it is evaluated, and ``all`` if there is such an arm."""
+    delta: float = Field(0.05, gt=0, lt=1)
+    """The smallest difference that matters, as a share of one: within it two arms are called
+    equivalent, and reports say how many tasks and seeds would find it."""
     batch_size: int = Field(32, ge=1)
     """Episodes that run at once."""
     max_new_tokens: int = Field(256, ge=1)
@@ -192,7 +229,12 @@ class Recipe(_Section):
     seeds: tuple[Annotated[int, Field(ge=0, le=SEED_LIMIT)], ...] = Field((0,), min_length=1)
     """Training seeds; each arm is tuned once with each."""
     tune: TuneSettings = TuneSettings()
-    """How models are tuned; the same for all arms."""
+    """How models are tuned; the same for all arms, but for what an arm's own ``tune`` says."""
+    processes: int = Field(1, ge=1)
+    """Devices of this machine to tune on: above 1, torchrun starts so many processes."""
+    keep_weights: bool = True
+    """Keep the tuned weights. Otherwise those of an arm and seed are removed when its evaluations
+    are done, and made again if another one is asked for."""
     oracle: OracleSettings = OracleSettings()
     """What asking oracles may cost and should give."""
     evaluate: EvaluateSettings
@@ -205,9 +247,11 @@ class Recipe(_Section):
             raise ValueError("arms need different names, and 'untuned' is taken by the base model")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds names a seed twice: {list(self.seeds)}")
-        places = [where.environment for where in self.evaluate.environments]
+        places = [where.place for where in self.evaluate.environments]
         if len(set(places)) < len(places):
-            raise ValueError("evaluate.environments names an environment twice")
+            raise ValueError(
+                "evaluate.environments names an environment twice: give each a 'name' of its own"
+            )
         known = self._evaluated()
         for name in self.evaluate.against or ():
             if name not in known:
@@ -218,7 +262,8 @@ class Recipe(_Section):
             self._check_arm(arm, names[:place])
         self._check_oracles()
         collected = [source.collect for source in self.data if isinstance(source, Collect)]
-        for name in (*places, *collected):
+        acted_in = [where.environment for where in self.evaluate.environments]
+        for name in (*acted_in, *collected):
             try:
                 check_environment(name)
             except UsageError as error:
@@ -239,6 +284,17 @@ class Recipe(_Section):
             raise ValueError(f"the arm '{arm.name}' needs 'of': the arm that it shall match")
         if arm.of is not None and arm.selector not in _MATCHED:
             raise ValueError(f"'of' goes with {' or '.join(_MATCHED)}, not with '{arm.selector}'")
+        if arm.redraw and ("seed" in arm.options or "seed" not in type(options).model_fields):
+            raise ValueError(
+                f"the arm '{arm.name}' is drawn anew for each seed, so its selector needs an "
+                "option 'seed', which is not given"
+            )
+        if arm.of is not None and any(other.redraw for other in self.arms if other.name == arm.of):
+            raise ValueError(f"the arm '{arm.name}' names '{arm.of}', which is drawn for each seed")
+        try:
+            self.arm_tune(arm)
+        except UsageError as error:
+            raise ValueError(f"the arm '{arm.name}', tune: {error}") from error
         if arm.of is not None and arm.of not in before:
             raise ValueError(
                 f"the arm '{arm.name}' names '{arm.of}', which must be an arm above it: "
@@ -271,6 +327,14 @@ class Recipe(_Section):
     def arm_budget(self, arm: ArmSettings) -> float:
         """The budget of an arm: its own, or the recipe's."""
         return self.budget if arm.budget is None else arm.budget
+
+    def arm_tune(self, arm: ArmSettings) -> TuneSettings:
+        """How an arm is tuned.
+
+        Raises:
+            UsageError: its own settings hold an unknown key or a value that does not fit.
+        """
+        return checked(TuneSettings, {**self.tune.model_dump(exclude_unset=True), **arm.tune})
 
 
 def _asks_inside(options: BaseModel) -> bool:
@@ -312,7 +376,7 @@ def load_recipe(path: Path) -> Recipe:
 def _resolved(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with its file paths made relative to the working directory."""
     data = tuple(
-        source.model_copy(update={"path": base / source.path.expanduser()})
+        source.model_copy(update={"path": _placed(source.path, base)})
         if isinstance(source, Import)
         else source
         for source in recipe.data
@@ -322,6 +386,17 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
     if oracle.prices is not None:
         oracle = oracle.model_copy(update={"prices": base / oracle.prices.expanduser()})
     return recipe.model_copy(update={"data": data, "arms": arms, "oracle": oracle})
+
+
+def _placed(path: Path, base: Path) -> Path:
+    expanded = _expanded(path)
+    return expanded if expanded.parts[0].startswith("$") else base / expanded
+
+
+def _expanded(path: Path) -> Path:
+    """A path with ``~`` and environment variables in place; one that is not set stays as it is,
+    so that a recipe can be read where its data are not."""
+    return Path(os.path.expandvars(path.expanduser()))
 
 
 def _located(arm: ArmSettings, base: Path) -> ArmSettings:

@@ -1,10 +1,11 @@
 import pytest
 
 from atlas_tune.errors import AtlasError
-from atlas_tune.pipeline.manifest import Manifest
+from atlas_tune.pipeline.manifest import Manifest, State
+from atlas_tune.pipeline.stage import Stage
 
 
-class Stage:
+class Doubling:
     """Writes one file from another and counts how often it ran."""
 
     def __init__(self, directory):
@@ -17,15 +18,29 @@ class Stage:
         self.target.write_text(self.source.read_text() * 2)
         return {"runs": self.runs}
 
+    def stage(self, settings=None, work=None, appended=()):
+        return Stage(
+            "s",
+            lambda: settings or {},
+            work or self.work,
+            inputs=(self.source,),
+            outputs=(self.target,),
+            appended=appended,
+            like=("doubling",),
+        )
+
     def go(self, settings=None, work=None):
         manifest = Manifest(self.directory)
-        manifest.stage("s", settings or {}, [self.source], [self.target], work or self.work)
+        manifest.do(self.stage(settings, work))
         return manifest.returned("s")
+
+    def state(self, settings=None):
+        return Manifest(self.directory).state(self.stage(settings))
 
 
 @pytest.fixture
 def stage(tmp_path):
-    return Stage(tmp_path)
+    return Doubling(tmp_path)
 
 
 def test_a_stage_runs_once_and_keeps_what_it_returned(stage):
@@ -59,14 +74,9 @@ def test_what_was_edited_after_the_stage_is_not_gone_on_with(stage, appended, le
     stage.go()
     stage.target.write_text("edited")
     found = []
-    Manifest(stage.directory).stage(
-        "s",
-        {},
-        [stage.source],
-        [stage.target],
-        lambda: found.append(stage.target.exists()),
-        appended=[stage.target] if appended else [],
-    )
+    kept = (stage.target,) if appended else ()
+    look = lambda: found.append(stage.target.exists())  # noqa: E731
+    Manifest(stage.directory).do(stage.stage(work=look, appended=kept))
     assert found == [left]
 
 
@@ -83,7 +93,7 @@ def test_a_reopened_stage_goes_on_with_what_is_there(stage):
 def test_the_circumstances_of_the_last_work_are_kept(stage):
     for command in ("first", "again"):
         manifest = Manifest(stage.directory, {"command": command})
-        manifest.stage("s", {}, [stage.source], [stage.target], stage.work)
+        manifest.do(stage.stage())
     assert manifest.latest()["command"] == "first"
 
 
@@ -125,8 +135,65 @@ def test_a_directory_is_an_output_too(tmp_path):
         folder.mkdir(exist_ok=True)
         (folder / "weights").write_text("w")
 
+    model = Stage("m", dict, work, outputs=(folder,))
     for _ in range(2):
-        manifest.stage("m", {}, [], [folder], work)
+        manifest.do(model)
     (folder / "weights").write_text("other")
-    manifest.stage("m", {}, [], [folder], work)
+    manifest.do(model)
     assert len(runs) == 2
+
+
+def test_weights_may_go_and_the_stage_stays_done_until_it_is_forgotten(tmp_path):
+    manifest, folder = Manifest(tmp_path), tmp_path / "model"
+
+    def work():
+        folder.mkdir(exist_ok=True)
+        (folder / "w.safetensors").write_text("w")
+        (folder / "metrics.jsonl").write_text("{}")
+        return {"digest": "d"}
+
+    model = Stage("m", dict, work, outputs=(folder,))
+    manifest.do(model)
+    manifest.thin(model, "*.safetensors")
+    assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
+    again = Manifest(tmp_path)
+    assert (again.do(model), again.was_thinned("m"), again.state(model)) == (
+        False,
+        True,
+        State.DONE,
+    )
+    assert again.returned("m") == {"digest": "d"}
+    again.forget("m")
+    assert (again.do(model), again.was_thinned("m")) == (True, False)
+    assert (folder / "w.safetensors").is_file()
+
+
+def test_the_state_of_a_stage_is_told_without_changing_anything(stage):
+    assert stage.state() is State.NEW
+    with pytest.raises(KeyboardInterrupt):
+        stage.go(work=kill(stage))
+    assert stage.state() is State.BEGUN
+    stage.go()
+    assert stage.state() is State.DONE
+    assert stage.state({"budget": 0.5}) is State.CHANGED
+    stage.source.write_text("2")
+    assert stage.state() is State.CHANGED
+    assert stage.runs == 1
+    stage.source.unlink()
+    assert stage.state() is State.CHANGED
+
+
+def test_a_stage_that_comes_after_an_unfinished_one_is_to_do(tmp_path):
+    manifest, asked = Manifest(tmp_path), []
+    later = Stage("later", lambda: asked.append(1) or {}, dict, after=("first",))
+    manifest.do(later)
+    assert (manifest.state(later), len(asked)) == (State.NEW, 1)
+    manifest.do(Stage("first", dict, dict))
+    assert manifest.state(later) is State.DONE
+
+
+def test_a_duration_is_kept_under_what_it_is_like(stage):
+    stage.go()
+    (seconds,) = Manifest(stage.directory).seconds_like("doubling")
+    assert 0 <= seconds < 10
+    assert Manifest(stage.directory).seconds_like("halving") == []

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.pipeline.experiment import Experiment
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
-from atlas_tune.pipeline.run import _Run, run_recipe
+from atlas_tune.pipeline.run import do, run_recipe
 from atlas_tune.recipe import load_recipe
 from atlas_tune.trajectory.store import read_selections
 from scripted_server import Asked, Reply, ScriptedServer, good
@@ -75,10 +76,9 @@ def select_all(folder: Path, url: str, oracle: str) -> tuple[Layout, dict[str, A
     recipe = load_recipe(recipe_file(folder, url, oracle))
     layout = Layout(folder / "run")
     layout.directory.mkdir(exist_ok=True)
-    run = _Run(recipe, layout, Manifest(layout.directory))
-    run.data()
-    for arm in recipe.arms:
-        run.select(arm)
+    run = Experiment(recipe, layout, Manifest(layout.directory))
+    for stage in run.preparing():
+        do(stage, run.manifest)
     manifest = json.loads((layout.directory / "manifest.json").read_text())
     stages = {name: stage["returned"] for name, stage in manifest["stages"].items()}
     return layout, {arm.name: stages[f"select {arm.name}"] for arm in recipe.arms}
@@ -152,10 +152,11 @@ def test_what_an_arm_spent_that_is_gone_is_spent_all_the_same(folder: Path):
             recipe_file(folder, server.url, "{budget_usd: 0.0145, prices: prices.yaml}", renamed)
         )
         layout = Layout(folder / "run")
-        run = _Run(recipe, layout, Manifest(layout.directory))
-        run.data()
+        run = Experiment(recipe, layout, Manifest(layout.directory))
+        data, third, _ = run.preparing()
+        do(data, run.manifest)
         with pytest.raises(AtlasError, match=r"selects no step at all. budget: The budget of"):
-            run.select(recipe.arms[0])
+            do(third, run.manifest)
         assert len(server.asked) == paid
 
 

@@ -6,6 +6,7 @@ import pytest
 from atlas_tune.agents.local_model import DEFAULT_MODEL
 from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.pipeline.gathering import check_data
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.recipe import load_recipe
 
@@ -146,3 +147,17 @@ def test_defaults_are_those_of_the_rooms_that_use_them(tmp_path):
     recipe = load(tmp_path, GOOD)
     assert recipe.model == DEFAULT_MODEL
     assert Habits(**recipe.data[0].habits.model_dump()) == Habits()
+
+
+def test_a_path_may_name_a_variable_and_one_that_is_not_set_is_told_before_the_work(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        MINIMAL.replace("{collect: textcraft, tasks: 2}", "{import: $RUNS_HERE/a.jsonl}")
+    )
+    monkeypatch.setenv("RUNS_HERE", str(tmp_path / "there"))
+    assert load_recipe(path).data[1].path == tmp_path / "there" / "a.jsonl"
+    monkeypatch.delenv("RUNS_HERE")
+    with pytest.raises(AtlasError, match="export RUNS_HERE=… first"):
+        check_data(load_recipe(path))

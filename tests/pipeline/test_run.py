@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from atlas_tune.pipeline.experiment import Experiment
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
-from atlas_tune.pipeline.run import _Run
+from atlas_tune.pipeline.run import do
 from atlas_tune.recipe import load_recipe
 from atlas_tune.report import load_results
 from atlas_tune.trajectory.store import read_selections
@@ -130,9 +131,119 @@ def test_masks_of_imported_data_reach_the_arm_that_asks_for_them(tmp_path):
     recipe = load_recipe(tmp_path / "recipe.yaml")
     layout = Layout(tmp_path / "run")
     layout.directory.mkdir()
-    run = _Run(recipe, layout, Manifest(layout.directory, {}))
-    run.data()
-    run.select(recipe.arms[0])
+    run = Experiment(recipe, layout, Manifest(layout.directory))
+    for stage in run.preparing():
+        do(stage, run.manifest)
     (selection,) = read_selections(layout.selection("prior")).values()
     assert selection.step_ids == (3,)
     assert read_selections(layout.selection("prior")).keys() == {run.trajectories[0].trajectory_id}
+
+
+def atlas_tune(*words):
+    done = subprocess.run(
+        [sys.executable, "-m", "atlas_tune", *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def planned(recipe, directory, *words):
+    told = atlas_tune("run", recipe, "--dir", directory, "--plan", "--json", *words).stdout
+    return {one["name"]: one["state"] for one in json.loads(told)}
+
+
+@pytest.mark.slow
+def test_a_part_runs_alone_and_another_seed_adds_only_itself(recipe, tmp_path):
+    directory = tmp_path / "run"
+    recipe.write_text(recipe.read_text() + "keep_weights: false\n")
+    plan = planned(recipe, directory)
+    assert len(plan) == 11 and set(plan.values()) == {"to do"}
+    assert not directory.exists()
+    # The complement needs the selection of 'critical', and not its model.
+    atlas_tune("run", recipe, "--dir", directory, "--only", "arm=rest", "--only", "arm=untuned")
+    results = load_results(directory / "report" / "results.json")
+    assert [arm.name for arm in results.arms] == ["untuned", "rest"]
+    assert (results.complete.done, results.complete.of) == (2, 4)
+    done = {name for name, state in planned(recipe, directory).items() if state == "done"}
+    assert done == {
+        "data",
+        "select critical",
+        "select rest",
+        "evaluate untuned on textcraft",
+        "tune rest, seed 0",
+        "evaluate rest, seed 0 on textcraft",
+    }
+    assert not weights(directory)
+    atlas_tune("run", recipe, "--dir", directory)
+    before = rollouts(directory)
+    recipe.write_text(recipe.read_text() + "seeds: [0, 1]\n")
+    plan = planned(recipe, directory)
+    assert {name for name, state in plan.items() if state == "to do"} == {
+        name for name in plan if "seed 1" in name
+    }
+    atlas_tune("run", recipe, "--dir", directory)
+    assert before.items() <= rollouts(directory).items()
+    results = load_results(directory / "report" / "results.json")
+    assert {c.seeds for c in results.comparisons} == {2}
+    # Another place needs the weights, which are made again and give what they gave before.
+    text = recipe.read_text().replace(
+        "max_steps: 2}", "max_steps: 2}\n    - {environment: babyai, tasks: 1, max_steps: 1}"
+    )
+    recipe.write_text(text)
+    made_again = planned(recipe, directory, "--only", "arm=all", "--only", "seed=0")
+    assert made_again["tune all, seed 0"] == "changed"
+    told = atlas_tune("run", recipe, "--dir", directory, "--only", "arm=all", "--only", "seed=0")
+    assert "weights were removed, and are made again" in told.stderr
+    assert "✓ evaluate all, seed 0 on textcraft (done before)" in told.stderr
+    assert before.items() <= rollouts(directory).items()
+
+
+@pytest.mark.slow
+def test_two_processes_tune_the_model_that_one_tunes(recipe, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    part = ["--only", "arm=critical"]
+    atlas_tune("run", recipe, "--dir", one, *part)
+    recipe.write_text(recipe.read_text() + "processes: 2\n")
+    atlas_tune("run", recipe, "--dir", two, *part)
+    from safetensors.torch import load
+
+    (single,), (shared,) = weights(one).values(), weights(two).values()
+    for name, weight in load(single).items():
+        assert (weight - load(shared)[name]).abs().max() < 1e-6, name
+    assert not list(two.glob("models/critical/*.json"))
+
+
+def test_arms_that_differ_in_their_budget_share_labels(tmp_path):
+    text = RECIPE.format(model="none").replace(
+        "  - {name: rest, selector: complement, of: critical}",
+        "  - {name: more, selector: replay, budget: 0.6}",
+    )
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    layout = Layout(tmp_path / "run")
+    layout.directory.mkdir()
+    run = Experiment(recipe, layout, Manifest(layout.directory))
+    for stage in run.preparing():
+        do(stage, run.manifest)
+    # Labels carry the time they were made, so equal bytes were made once.
+    assert layout.labels("more").read_bytes() == layout.labels("critical").read_bytes()
+    less, more = (read_selections(layout.selection(name)) for name in ("critical", "more"))
+    assert all({*less[name].step_ids} <= {*more[name].step_ids} for name in less)
+    assert sum(map(len, (s.step_ids for s in less.values()))) < sum(
+        map(len, (s.step_ids for s in more.values()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("arm=al", "did you mean 'all'"), ("seed=3", "no such seed"), ("model=x", "takes arm=")],
+)
+def test_a_part_that_is_not_there_is_one_sentence(tmp_path, word, told):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(model="none"))
+    done = subprocess.run(
+        [*command(tmp_path / "recipe.yaml", tmp_path / "run"), "--only", word],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert told in " ".join(done.stderr.split())

@@ -11,13 +11,18 @@ from atlas_tune.report import (
     Environment,
     Example,
     ExampleStep,
+    Failures,
     LossCurve,
     LossPoint,
+    Needed,
     Quarantined,
     Result,
     Results,
     RewardCurve,
+    TaskScores,
     Training,
+    Transcript,
+    TranscriptTurn,
 )
 
 ARMS = {"untuned": 0.22, "all": 0.58, "critical": 0.64, "random": 0.55, "complement": 0.41}
@@ -30,6 +35,7 @@ KINDS = {
     },
     "all": {"none": 4900},
 }
+TASKS = {"textcraft": 100, "babyai": 90}
 SELECTED = {"untuned": 0, "all": 4900, "critical": 1462, "random": 1470, "complement": 1470}
 RECIPE = """name: synthetic
 model: Qwen/Qwen2.5-0.5B-Instruct
@@ -50,8 +56,22 @@ def results(seeds=(0,), noise=0):
         versions={"atlas-tune": "0.1.0", "python": "3.11.9", "torch": "2.9.0"},
         command="atlas-tune run recipes/synthetic.yaml",
         environments=[
-            Environment(name="textcraft", split="test", tasks=100, max_steps=20, metric="success"),
-            Environment(name="babyai", split="test", tasks=90, max_steps=20, metric="reward"),
+            Environment(
+                name="textcraft",
+                split="test",
+                tasks=100,
+                max_steps=20,
+                metric="success",
+                role="held-in",
+            ),
+            Environment(
+                name="babyai",
+                split="test",
+                tasks=90,
+                max_steps=20,
+                metric="reward",
+                role="held-out",
+            ),
         ],
         data=[
             Data(
@@ -76,36 +96,16 @@ def results(seeds=(0,), noise=0):
             result(name, seed, environment, tasks, draw)
             for name in ARMS
             for seed in (seeds if name != "untuned" else [None])
-            for environment, tasks in (("textcraft", 100), ("babyai", 90))
+            for environment, tasks in TASKS.items()
         ],
         comparisons=[
-            Comparison(
-                arm="critical",
-                against=against,
-                environment=environment,
-                tasks=tasks,
-                wins=wins,
-                losses=losses,
-                ties=tasks - wins - losses,
-                p_value=p,
-                verdict=verdict,
-                note=note,
-            )
-            for against, environment, tasks, wins, losses, p, verdict, note in (
-                ("untuned", "textcraft", 100, 44, 2, 0.0000012, "better", ""),
-                (
-                    "all",
-                    "textcraft",
-                    100,
-                    17,
-                    11,
-                    0.345,
-                    "cannot tell",
-                    "about 900 tasks would tell a difference of this size",
-                ),
-                ("random", "textcraft", 100, 19, 10, 0.136, "cannot tell", ""),
-                ("untuned", "babyai", 90, 31, 4, 0.0000032, "better", ""),
-                ("all", "babyai", 90, 9, 13, 0.524, "cannot tell", ""),
+            comparison(*row)
+            for row in (
+                ("untuned", "textcraft", 100, 44, 2, 0.0000012, "better"),
+                ("all", "textcraft", 100, 17, 11, 0.345, "cannot tell"),
+                ("random", "textcraft", 100, 19, 10, 0.136, "cannot tell"),
+                ("untuned", "babyai", 90, 31, 4, 0.0000032, "better"),
+                ("all", "babyai", 90, 9, 13, 0.524, "cannot tell"),
             )
         ],
         losses=[
@@ -120,12 +120,87 @@ def results(seeds=(0,), noise=0):
             for environment in ("textcraft", "babyai")
             for name, rate in ARMS.items()
         ],
+        cells=[],
+        task_scores=[task_scores(name, tasks) for name, tasks in TASKS.items()],
+        failures=[failures(name, place, len(seeds)) for name in ARMS for place in TASKS],
+        transcripts=[transcript(name, kind) for name in ARMS for kind in ("format", "loop")],
         examples=[example(number) for number in range(5)],
         notes=[
             "These numbers are invented. They show what the report looks like, nothing else.",
             "One seed: differences between arms include the luck of one training run.",
         ],
         quarantined=[Quarantined(place="textcraft.jsonl, line 17", reason="not JSON: '}' missing")],
+    )
+
+
+def comparison(against, environment, tasks, wins, losses, p_value, verdict, arm="critical"):
+    difference = (wins - losses) / tasks
+    plan = Needed(tasks=900, seeds=1) if verdict == "cannot tell" else None
+    return Comparison(
+        arm=arm,
+        against=against,
+        environment=environment,
+        metric="reward" if environment == "babyai" else "success",
+        seeds=1,
+        tasks=tasks,
+        wins=wins,
+        losses=losses,
+        ties=tasks - wins - losses,
+        difference=difference,
+        interval=(difference - 0.1, difference + 0.1),
+        bootstrap=(difference - 0.09, difference + 0.09),
+        test="McNemar's exact test",
+        p_value=p_value,
+        adjusted_p_value=min(1, 2 * p_value),
+        delta=0.05,
+        adjusted_equivalence_p_value=0.4,
+        detectable=0.14,
+        needed=plan,
+        verdict=verdict,
+        words=f"{verdict.capitalize()} ({100 * difference:+.1f} points; {wins} tasks better, "
+        f"{losses} worse of {tasks}; p {p_value:.3f}, McNemar's exact test). "
+        + ("A difference of 5 points would need 900 tasks x 1 seed. " if plan else "")
+        + "One seed: this holds for these trained models, not for another training.",
+    )
+
+
+def task_scores(environment, tasks):
+    return TaskScores(
+        environment=environment,
+        tasks=[f"{environment}/{number}" for number in range(tasks)],
+        by_arm={
+            name: [float((number * 37 + 11) % 100 < 100 * rate) for number in range(tasks)]
+            for name, rate in ARMS.items()
+        },
+    )
+
+
+def failures(name, environment, seeds):
+    episodes = TASKS[environment] * (1 if name == "untuned" else seeds)
+    solved = round(ARMS[name] * episodes)
+    lost = episodes - solved
+    by_kind = {"format": lost // 2, "loop": lost // 4, "step limit": lost // 8}
+    by_kind["wrong action"] = lost - sum(by_kind.values())
+    return Failures(
+        arm=name, environment=environment, episodes=episodes, solved=solved, by_kind=by_kind
+    )
+
+
+def transcript(name, kind):
+    return Transcript(
+        transcript_id="f" * 64,
+        arm=name,
+        seed=None if name == "untuned" else 0,
+        environment="textcraft",
+        task_id="textcraft/7",
+        kind=kind,
+        reward=0.0,
+        turns=[
+            TranscriptTurn(text="I want wood.", observation="No action was found.", reward=0.0),
+            TranscriptTurn(
+                text="Thought: wood.\nAction: get 1 oak log", observation="Got 1 oak log"
+            ),
+        ],
     )
 
 
@@ -149,6 +224,8 @@ def arm(name):
             tokens_before_tail_cut=812_345,
             supervised_tokens=41 * selected,
             seconds=1_234.5,
+            flops=6.1e14 + 1e11 * selected,
+            epochs=3,
             first_loss=1.432,
             last_loss=0.211,
         ),

@@ -88,10 +88,14 @@ def test_the_same_results_give_the_same_bytes(page, tmp_path):
         "0.580",
         "0.500 to 0.660",  # mean reward of `all` on babyai and its interval
         "0.345",
+        "0.690",  # the same after Holm
+        "−4.0 to +16.0",
+        "54.2–72.7</span>",  # times 100 in the table of training signals
+        "756 TFLOP",
         "&lt; 0.001",
         "≈ cannot tell",
         "▲ better",
-        "about 900 tasks would tell",
+        "900 × 1",
         "200,900",
         "59,942",
         "674,825",
@@ -184,6 +188,9 @@ def test_a_run_with_one_untuned_arm_has_a_page(tmp_path):
         losses=[],
         comparisons=[],
         reward_per_step=[],
+        task_scores=[],
+        failures=[],
+        transcripts=[],
         examples=[],
         data=[],
         notes=[],
@@ -198,6 +205,7 @@ def test_a_run_with_one_untuned_arm_has_a_page(tmp_path):
         "No paired comparison was made",
         "No arm was tuned",
         "kept no rewards by turn",
+        "kept no count of how episodes ended",
         "not tuned",
         "kept no example trajectories",
         "lists no training data",
@@ -226,6 +234,9 @@ def test_many_arms_all_look_different(tmp_path):
             "comparisons": [],
             "losses": [],
             "reward_per_step": [],
+            "task_scores": [],
+            "failures": [],
+            "transcripts": [],
         }
     )
     drawn = {(look.paint, look.marker, look.dashes) for look in looks(results).values()}

@@ -25,7 +25,15 @@ def test_a_plain_dict_is_as_good_and_the_file_is_canonical(tmp_path):
     write_report(record, tmp_path)
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
     assert text == json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "results.json"]
+    files = ["index.html", "results.json", "results.md", "tables.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
+def test_the_same_results_json_gives_the_same_bytes_in_every_file(tmp_path):
+    write_report(synthetic.results(), tmp_path / "first")
+    write_report(load_results(tmp_path / "first" / "results.json"), tmp_path / "second")
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,12 @@ def test_a_plain_dict_is_as_good_and_the_file_is_canonical(tmp_path):
         (lambda r: r["arms"].append(r["arms"][0]), "two arms have the same name"),
         (lambda r: r["arms"][1].update(positions=[0.5, 0.5]), "positions are 10 shares or none"),
         (lambda r: r["losses"][0]["points"][0].update(loss=float("nan")), "finite number"),
-        (lambda r: r.update(schema_version=2), "schema_version: Input should be 1"),
+        (lambda r: r["task_scores"][0]["by_arm"]["all"].pop(), "99 scores for 100 tasks"),
+        (lambda r: r["task_scores"][0]["by_arm"].update(al=[None] * 100), "did you mean 'all'?"),
+        (lambda r: r["failures"][1].update(solved=99), "does not add up"),
+        (lambda r: r["failures"][0].update(by_kind={"loops": 78}), "did you mean 'loop'?"),
+        (lambda r: r["transcripts"][0].update(environment="maze"), "no environment of this run"),
+        (lambda r: r.update(schema_version=1), "schema_version: Input should be 2"),
     ],
 )
 def test_a_broken_file_is_told_in_a_sentence(tmp_path, change, sentence):

@@ -12,13 +12,28 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.canonical import canonical_json
+
+if TYPE_CHECKING:
+    from atlas_tune.pipeline.stage import Stage
+
+
+class State(StrEnum):
+    """How far a stage is."""
+
+    DONE = "done"
+    BEGUN = "begun"
+    """It was killed, and goes on with what is there."""
+    CHANGED = "changed"
+    """It was done with other settings or inputs, or its outputs are not what they were."""
+    NEW = "to do"
 
 
 class Manifest:
@@ -42,58 +57,95 @@ class Manifest:
                     f"{self.path} is not JSON ({error}): remove it, and the run starts anew."
                 ) from error
 
-    def stage(
-        self,
-        name: str,
-        settings: dict[str, Any],
-        inputs: Sequence[Path],
-        outputs: Sequence[Path],
-        run: Callable[[], Any],
-        appended: Sequence[Path] = (),
-    ) -> bool:
+    def do(self, stage: Stage) -> bool:
         """Run a stage unless it is done; returns whether it ran.
 
-        Args:
-            name: unique in the run.
-            settings: all that decides the outputs besides the inputs; JSON values.
-            inputs: files or directories that the stage reads.
-            outputs: files or directories that it writes; removed first if its key has changed.
-            run: does the work; may find its own unfinished outputs and go on with them.
-                What it returns is kept and can be had from :meth:`returned`.
-            appended: outputs to which people may add (corrected labels). Any other output of a
-                finished stage that is no longer what the stage wrote is removed and made again.
+        An output of a finished stage that is no longer what the stage wrote is removed and made
+        again, unless it is one to which people may add. A stage whose key has changed starts
+        from nothing.
         """
-        key = hashlib.sha256(
-            canonical_json([settings, [self.content_hash(path) for path in inputs]]).encode("ascii")
-        ).hexdigest()
-        entry = self._record["stages"].get(name, {})
-        if entry.get("key") == key and "outputs" in entry:
-            found = {self._name(p): self.content_hash(p) for p in outputs if p.exists()}
+        key = self._key(stage)
+        entry = self._record["stages"].get(stage.name, {})
+        if entry.get("key") == key and "outputs" in entry and "again" not in entry:
+            found = self._found(stage)
             if found == entry["outputs"]:
                 return False
-            for path in outputs:
+            for path in stage.outputs:
                 name = self._name(path)
-                if path not in appended and found.get(name) != entry["outputs"].get(name):
+                if path not in stage.appended and found.get(name) != entry["outputs"].get(name):
                     remove(path)
         if entry.get("key") != key:
-            for path in outputs:
+            for path in stage.outputs:
                 remove(path)
-        self._record["stages"][name] = {"key": key}
+        self._record["stages"][stage.name] = {"key": key, "like": list(stage.like)}
         self._save()
-        returned = run()
-        self._record["stages"][name] = {
-            "key": key,
-            "outputs": {self._name(p): self.content_hash(p) for p in outputs if p.exists()},
+        started = time.monotonic()
+        returned = stage.run()
+        self._record["stages"][stage.name] |= {
+            "outputs": self._found(stage),
             "returned": returned,
+            "seconds": time.monotonic() - started,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.circumstances,
         }
         self._save()
         return True
 
+    def state(self, stage: Stage) -> State:
+        """How far a stage is; nothing is changed.
+
+        A stage that comes after one that is not done is as new: what decides it is not known yet.
+        """
+        entry = self._record["stages"].get(stage.name)
+        if entry is None or any(not self.finished(name) for name in stage.after):
+            return State.NEW
+        if any(not path.exists() for path in stage.inputs) or entry["key"] != self._key(stage):
+            return State.CHANGED
+        if "outputs" not in entry or "again" in entry:
+            return State.BEGUN
+        return State.DONE if self._found(stage) == entry["outputs"] else State.CHANGED
+
+    def finished(self, name: str) -> bool:
+        """Whether a stage of this name came to its end, with whatever settings."""
+        return "outputs" in self._record["stages"].get(name, {})
+
+    def _key(self, stage: Stage) -> str:
+        inputs = [self.content_hash(path) for path in stage.inputs]
+        text = canonical_json([stage.settings(), inputs])
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def _found(self, stage: Stage) -> dict[str, str]:
+        return {self._name(p): self.content_hash(p) for p in stage.outputs if p.exists()}
+
+    def thin(self, stage: Stage, pattern: str) -> None:
+        """Remove files of a finished stage's output directories; the stage stays done."""
+        for directory in stage.outputs:
+            for path in directory.rglob(pattern):
+                path.unlink()
+        entry = self._record["stages"][stage.name]
+        entry |= {"outputs": self._found(stage), "thinned": True}
+        self._save()
+
+    def was_thinned(self, name: str) -> bool:
+        """Whether a stage's output was removed in part after it was done."""
+        return bool(self._record["stages"].get(name, {}).get("thinned"))
+
+    def forget(self, name: str) -> None:
+        """Let a stage start from nothing next time."""
+        self._record["stages"].pop(name)
+        self._save()
+
+    def seconds_like(self, word: str) -> list[float]:
+        """What finished stages took that have this word in ``like``."""
+        return [
+            entry["seconds"]
+            for entry in self._record["stages"].values()
+            if word in entry.get("like", ()) and "seconds" in entry
+        ]
+
     def reopen(self, name: str) -> None:
         """Let a stage that could not do all of its work run again next time, on what is there."""
-        self._record["stages"][name].pop("outputs")
+        self._record["stages"][name]["again"] = True
         self._save()
 
     def latest(self) -> dict[str, Any]:

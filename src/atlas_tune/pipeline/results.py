@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from atlas_tune.environments import make_environment
-from atlas_tune.evaluate.rollouts import Rollout, read_rollouts
-from atlas_tune.evaluate.statistics import bootstrap_mean, exact_mcnemar, wilson_interval
+from atlas_tune.evaluate.rollouts import Rollout
+from atlas_tune.evaluate.statistics import bootstrap_mean, wilson_interval
+from atlas_tune.pipeline.compared import cells, comparisons, task_scores
+from atlas_tune.pipeline.evaluations import Evaluations
 from atlas_tune.pipeline.examples import examples
+from atlas_tune.pipeline.experiment import Experiment
+from atlas_tune.pipeline.failed import failures
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.provenance import versions
-from atlas_tune.pipeline.stages import DATA, evaluate_stage, select_stage, tune_stage
+from atlas_tune.pipeline.stage import DATA, evaluate_stage, select_stage, tune_stage
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
 from atlas_tune.report.results import (
     CRITICAL,
     DECILES,
     UNTUNED,
     Arm,
-    Comparison,
+    Complete,
     Data,
     Environment,
     LossCurve,
@@ -41,62 +44,67 @@ from atlas_tune.trajectory.store import read_labels, read_selections
 _REFERENCES = ("all", "random", "complement", "first", "last")
 """Selectors whose arms are there to be compared with."""
 
-Rollouts = dict[tuple[str, int | None, str], list[Rollout]]
-"""Rollouts by arm, seed and environment."""
 
-
-def build_results(
-    recipe: Recipe,
-    layout: Layout,
-    manifest: Manifest,
-    trajectories: Sequence[Trajectory],
-    base: str,
-) -> Results:
-    """Everything that the report of a finished run shows.
+def build_results(experiment: Experiment) -> Results:
+    """Everything that the report of a run shows, of what is done by now.
 
     Date, command and machine are those of the stage that finished last, so that a report written
     again says what was measured when.
     """
+    recipe, layout, manifest = experiment.recipe, experiment.layout, experiment.manifest
+    trajectories = experiment.trajectories
     latest = manifest.latest()
-    selections = {arm.name: read_selections(layout.selection(arm.name)) for arm in recipe.arms}
-    labels = {arm.name: standing(read_labels(layout.labels(arm.name))) for arm in recipe.arms}
-    runs: Rollouts = {}
-    seconds: dict[tuple[str, int | None, str], float] = {}
-    models = [(arm.name, seed) for seed in recipe.seeds for arm in recipe.arms]
-    untuned: list[tuple[str, int | None]] = [(UNTUNED, None)] if recipe.evaluate.untuned else []
-    for arm_name, seed in [*untuned, *models]:
-        for where in recipe.evaluate.environments:
-            place = (arm_name, seed, where.environment)
-            runs[place] = read_rollouts(layout.rollouts(*place))
-            seconds[place] = manifest.returned(evaluate_stage(*place))["seconds"]
-    tuned = [
-        _arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
-        for arm in recipe.arms
-    ]
+    done = Evaluations.read(recipe, layout, manifest)
+    tuned = _tuned(recipe, manifest)
+    # Of an arm that is drawn for each seed, the first draw is shown.
+    drawn = {arm.name: arm.chosen_with(recipe.seeds[0]).name for arm in recipe.arms}
+    chosen = [arm for arm in recipe.arms if manifest.finished(select_stage(drawn[arm.name]))]
+    selections = {a.name: read_selections(layout.selection(drawn[a.name])) for a in chosen}
+    labels = {a.name: standing(read_labels(layout.labels(drawn[a.name]))) for a in chosen}
+    failed, transcripts = failures(done)
     first = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
     return Results(
         name=recipe.name,
         created_at=latest["finished_at"],
         recipe=layout.recipe.read_text(encoding="utf-8"),
         machine=latest["machine"],
-        versions=versions(recipe.model, base),
+        versions=versions(recipe.model, experiment.base),
         command=latest["command"],
+        complete=Complete(done=len(done.rollouts), of=len(done.asked)),
         environments=tuple(_environment(where) for where in recipe.evaluate.environments),
         data=_data(trajectories, manifest.returned(DATA)["seconds"]),
-        arms=(*first, *tuned),
-        results=tuple(
-            _result(*place, rollouts, seconds[place]) for place, rollouts in runs.items()
+        arms=(
+            *first,
+            *(
+                _arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
+                for arm in chosen
+                if any(name == arm.name for name, _ in tuned)
+            ),
         ),
-        comparisons=_comparisons(recipe, runs),
+        results=tuple(
+            _result(*place, rollouts, manifest.returned(evaluate_stage(*place))["seconds"])
+            for place, rollouts in done.rollouts.items()
+        ),
+        cells=cells(done),
+        comparisons=comparisons(recipe, done),
+        task_scores=task_scores(done),
         losses=tuple(
             _loss_curve(layout.model(name, seed) / "metrics.jsonl", name, seed)
-            for name, seed in models
+            for name, seed in tuned
         ),
-        reward_per_step=_reward_curves(recipe, runs),
+        reward_per_step=_reward_curves(done),
+        failures=failed,
+        transcripts=transcripts,
         examples=examples(trajectories, selections, labels, _proposed(recipe)),
         notes=recipe.notes,
-        quarantined=_quarantined(recipe, layout, manifest),
+        quarantined=_quarantined(recipe, layout, manifest, done),
     )
+
+
+def _tuned(recipe: Recipe, manifest: Manifest) -> list[tuple[str, int]]:
+    """The models that are made by now, by arm and seed."""
+    models = [(arm.name, seed) for seed in recipe.seeds for arm in recipe.arms]
+    return [model for model in models if manifest.finished(tune_stage(*model))]
 
 
 def _proposed(recipe: Recipe) -> str | None:
@@ -108,11 +116,12 @@ def _proposed(recipe: Recipe) -> str | None:
 def _environment(where: EvaluateOn) -> Environment:
     env = make_environment(where.environment)
     return Environment(
-        name=where.environment,
+        name=where.place,
         split=where.split,
         tasks=where.tasks,
         max_steps=where.max_steps or env.max_steps,
         metric="reward" if env.metric == "reward" else "success",
+        role=where.role,
     )
 
 
@@ -156,26 +165,32 @@ def _arm(
             kinds[str(said.get(step_id) or "none")] += 1
             tenths[own.index(step_id) * DECILES // len(own)] += 1
     selected = sum(tenths)
-    figures = [manifest.returned(tune_stage(arm.name, seed)) for seed in recipe.seeds]
+    made = [tune_stage(arm.name, seed) for seed in recipe.seeds]
+    figures = [manifest.returned(stage) for stage in made if manifest.finished(stage)]
     return Arm(
         name=arm.name,
         selector=arm.selector,
+        of=arm.of,
+        options=arm.options,
         budget=None if arm.selector == "all" else recipe.arm_budget(arm),
         reference=arm.selector in _REFERENCES,
         selected_steps=selected,
         total_steps=sum(len(t.agent_steps) for t in trajectories),
         trajectories=sum(bool(s.step_ids) for s in selections.values()),
-        training=_training(figures),
+        training=_training(figures, recipe.arm_tune(arm).epochs),
         kinds=dict(kinds),
         positions=tuple(count / selected for count in tenths) if selected else (),
     )
 
 
-def _training(figures: Sequence[Mapping[str, Any]]) -> Training:
+def _training(figures: Sequence[Mapping[str, Any]], epochs: float) -> Training:
     first = figures[0]
     counts = ("optimiser_steps", "rows", "tokens", "tokens_before_tail_cut", "supervised_tokens")
     means = ("seconds", "first_loss", "last_loss")
+    counted = [f["flops"] for f in figures if f.get("flops") is not None]
     return Training(
+        epochs=epochs,
+        flops=sum(counted) / len(counted) if counted else None,
         **{name: first[name] for name in counts},
         **{name: sum(f[name] for f in figures) / len(figures) for name in means},
     )
@@ -204,45 +219,6 @@ def _result(
     )
 
 
-def _comparisons(recipe: Recipe, runs: Rollouts) -> tuple[Comparison, ...]:
-    """Every tuned arm against each named arm, on the same tasks with the same seed."""
-    compared = []
-    for against in recipe.compared_against():
-        for arm in recipe.arms:
-            if arm.name == against:
-                continue
-            for where in recipe.evaluate.environments:
-                ours = _success_by_task(runs, arm.name, where.environment)
-                theirs = _success_by_task(runs, against, where.environment)
-                test = exact_mcnemar(ours, theirs)
-                several = len(recipe.seeds) > 1
-                compared.append(
-                    Comparison(
-                        arm=arm.name,
-                        against=against,
-                        environment=where.environment,
-                        tasks=test.tasks,
-                        wins=test.wins,
-                        losses=test.losses,
-                        ties=test.ties,
-                        p_value=test.p_value,
-                        verdict=test.verdict,
-                        note="sign test over tasks, each the mean of its seeds" if several else "",
-                    )
-                )
-    return tuple(compared)
-
-
-def _success_by_task(runs: Rollouts, arm: str, environment: str) -> dict[str, float]:
-    """Per task the share of the arm's models (one per seed) that solved it."""
-    found = [
-        {rollout.task_id: rollout.success for rollout in rollouts}
-        for (name, _, place), rollouts in runs.items()
-        if (name, place) == (arm, environment)
-    ]
-    return {task: sum(one[task] for one in found) / len(found) for task in found[0]}
-
-
 def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
     points = []
     seconds = 0.0
@@ -254,28 +230,26 @@ def _loss_curve(path: Path, arm: str, seed: int) -> LossCurve:
     return LossCurve(arm=arm, seed=seed, points=tuple(points))
 
 
-def _reward_curves(recipe: Recipe, runs: Rollouts) -> tuple[RewardCurve, ...]:
+def _reward_curves(done: Evaluations) -> tuple[RewardCurve, ...]:
     """Per environment and arm, over all seeds: the mean return collected by turn k."""
     curves = []
-    for where in recipe.evaluate.environments:
-        for arm in dict.fromkeys(arm for arm, _, _ in runs):
-            rollouts = list(
-                chain.from_iterable(
-                    found
-                    for (name, _, environment), found in runs.items()
-                    if name == arm and environment == where.environment
-                )
-            )
+    for place in done.places:
+        for arm in done.arms:
+            rollouts = [r for found in done.of(arm, place).values() for r in found]
+            if not rollouts:
+                continue
             turns = max(r.turns for r in rollouts)
             points = tuple(
                 sum(sum(r.rewards[:k]) for r in rollouts) / len(rollouts)
                 for k in range(1, turns + 1)
             )
-            curves.append(RewardCurve(environment=where.environment, arm=arm, points=points))
+            curves.append(RewardCurve(environment=place, arm=arm, points=points))
     return tuple(curves)
 
 
-def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Quarantined, ...]:
+def _quarantined(
+    recipe: Recipe, layout: Layout, manifest: Manifest, done: Evaluations
+) -> tuple[Quarantined, ...]:
     found = [
         Quarantined(
             place=f"{bad['file']}:{bad['line']}" if bad["line"] else bad["file"],
@@ -284,14 +258,21 @@ def _quarantined(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Qu
         for bad in (line.value for line in read_lines(layout.quarantine, refuse))
     ]
     for arm in recipe.arms:
-        for missing in manifest.returned(select_stage(arm.name))["unlabelled"]:
+        names = dict.fromkeys(arm.chosen_with(seed).name for seed in recipe.seeds)
+        stages = [stage for stage in map(select_stage, names) if manifest.finished(stage)]
+        for missing in (one for stage in stages for one in manifest.returned(stage)["unlabelled"]):
             place = f"{arm.name}, trajectory {missing['trajectory_id'][:12]}"
             found.append(Quarantined(place=place, reason=missing["reason"]))
         for seed in recipe.seeds:
+            if not manifest.finished(tune_stage(arm.name, seed)):
+                continue
             figures = manifest.returned(tune_stage(arm.name, seed))
-            too_long = f"longer than {recipe.tune.max_tokens} tokens, so not trained"
+            too_long = f"longer than {recipe.arm_tune(arm).max_tokens} tokens, so not trained"
             reasons = dict.fromkeys(figures["too_long"], too_long) | figures["refused"]
             for trajectory_id, reason in reasons.items():
                 place = f"{arm.name}, trajectory {trajectory_id[:12]}"
                 found.append(Quarantined(place=place, reason=reason))
+    for stage in (evaluate_stage(*evaluated) for evaluated in done.rollouts):
+        for task, reason in manifest.returned(stage)["errors"].items():
+            found.append(Quarantined(place=f"{stage}, {task}", reason=reason))
     return tuple(dict.fromkeys(found))

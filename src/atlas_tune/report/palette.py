@@ -40,10 +40,36 @@ DARK = {
     "arm-7": "#c9a893",
 }
 
-VARIABLES: Mapping[str, str] = {INK: "ink", FAINT: "faint", GRID: "grid"} | {
-    f"#0400{i:02x}": f"arm-{i}" for i in range(len(LIGHT))
+_PAINTS = {f"#0400{i:02x}": f"arm-{i}" for i in range(len(LIGHT))}
+
+# How episodes end: solved, then the kinds of failure in their order. Neighbours in a stacked bar
+# differ in lightness as well as in hue.
+ENDS_LIGHT = {
+    "end-0": "#3f9c80",
+    "end-1": "#1b1f24",
+    "end-2": "#d9772f",
+    "end-3": "#7b3f73",
+    "end-4": "#d2a92b",
+    "end-5": "#0067a8",
+    "end-6": "#a9b0b8",
 }
+ENDS_DARK = {
+    "end-0": "#3ccba0",
+    "end-1": "#f2f3f5",
+    "end-2": "#e07b3a",
+    "end-3": "#e39ccf",
+    "end-4": "#a37f1f",
+    "end-5": "#5cb8f2",
+    "end-6": "#6b7480",
+}
+ENDS = {f"#0500{i:02x}": f"end-{i}" for i in range(len(ENDS_LIGHT))}
+"""Paints of the ends of episodes."""
+
+VARIABLES: Mapping[str, str] = {INK: "ink", FAINT: "faint", GRID: "grid"} | _PAINTS | ENDS
 """Paint to the name of the CSS variable that takes its place."""
+
+MOST_FEATURED = 8
+"""As many arms can be told apart in one drawing."""
 
 _MARKERS = (
     ("o", "M14 1.8a3.2 3.2 0 1 0 .01 0z"),
@@ -79,7 +105,7 @@ class Look:
 def looks(results: Results) -> dict[str, Look]:
     """The look of every arm: grey for untuned, vermillion for the main arm, the rest in order."""
     main = results.main_arm
-    paints = list(VARIABLES)[3:]
+    paints = list(_PAINTS)
     others = 2
     chosen: dict[str, Look] = {}
     for arm in results.arms:
@@ -97,6 +123,21 @@ def looks(results: Results) -> dict[str, Look]:
         variable = VARIABLES[paints[colour]]
         chosen[arm.name] = Look(paints[colour], variable, marker, path, dashes, slot == 1)
     return chosen
+
+
+def featured(results: Results) -> list[str]:
+    """The arms that stand out where all of them would hide each other, in their order.
+
+    All arms if there are at most ``MOST_FEATURED``. Otherwise the main arm, those it is held
+    against and the references that train all steps or none, and then the first of the rest.
+    """
+    names = [arm.name for arm in results.arms]
+    main = results.main_arm
+    wanted = [main.name] if main else []
+    wanted += [c.against for c in results.comparisons if main and c.arm == main.name]
+    wanted += [arm.name for arm in results.arms if arm.name == UNTUNED or arm.selector == "all"]
+    chosen = list(dict.fromkeys([*wanted, *names]))[:MOST_FEATURED]
+    return [name for name in names if name in chosen]
 
 
 def scheme(colours: Mapping[str, str]) -> str:

@@ -8,17 +8,30 @@ is not in the report. Lists are accepted wherever a tuple stands.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from atlas_tune.errors import nearest
+from atlas_tune.report.episodes import (
+    FAILURE_KINDS,
+    Example,
+    ExampleStep,
+    FailureKind,
+    Failures,
+    Transcript,
+    TranscriptTurn,
+)
+from atlas_tune.report.fields import Count, Interval, Metric, Seconds, Share, Value, Words
+from atlas_tune.report.findings import (
+    Cell,
+    Comparison,
+    Needed,
+    Result,
+    Started,
+    TaskScores,
+    Verdict,
+)
 
 UNTUNED = "untuned"
 """The name of the arm that is the base model as it came."""
@@ -27,25 +40,7 @@ CRITICAL = "critical"
 DECILES = 10
 
 
-def _encodable(value: Any) -> Any:
-    """Half a surrogate pair, which JSON can carry and UTF-8 cannot, becomes U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
-
-
-Words = Annotated[str, BeforeValidator(_encodable)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
-Interval = tuple[float, float]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Environment(_Value):
+class Environment(Value):
     """One environment on which the arms were evaluated."""
 
     name: str
@@ -53,11 +48,13 @@ class Environment(_Value):
     tasks: Count
     max_steps: Count
     """The step limit of an episode, in agent turns."""
-    metric: Literal["success", "reward"]
+    metric: Metric
     """What counts here: the share of solved tasks, or the mean reward where it is graded."""
+    role: Literal["held-in", "held-out"] | None = None
+    """Whether runs of such tasks were trained on; None where nobody said."""
 
 
-class Data(_Value):
+class Data(Value):
     """The training trajectories of one environment."""
 
     environment: str
@@ -71,10 +68,14 @@ class Data(_Value):
     """Among the trajectories whose outcome is known; None where none is."""
 
 
-class Training(_Value):
-    """What tuning an arm took. With several seeds, seconds and losses are means over them."""
+class Training(Value):
+    """What tuning an arm took. With several seeds, seconds, losses and operations are means."""
 
     optimiser_steps: Count
+    epochs: float
+    """Passes over the training rows."""
+    flops: float | None = Field(default=None, ge=0)
+    """Floating-point operations of all optimiser steps; None where nobody can count them."""
     rows: Count
     tokens: Count
     """Tokens that entered the model, over all epochs."""
@@ -91,12 +92,16 @@ class Training(_Value):
         return 1 - self.tokens / whole if whole else 0.0
 
 
-class Arm(_Value):
+class Arm(Value):
     """One way to choose the trained steps, and the model that came of it."""
 
     name: str
     selector: str
     """The selector's name; empty for the untuned model."""
+    of: str | None = None
+    """The arm that it is matched to, or the complement of; perhaps not yet among the arms."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The selector's options, as the recipe gives them."""
     budget: float | None = None
     """The largest share of a trajectory's steps that may be trained; None is no limit."""
     reference: bool = False
@@ -129,44 +134,7 @@ class Arm(_Value):
         return self.selected_steps / self.total_steps if self.total_steps else 0.0
 
 
-class Result(_Value):
-    """One model of one arm, evaluated on the tasks of one environment."""
-
-    arm: str
-    seed: int | None = None
-    environment: str
-    tasks: Annotated[int, Field(ge=1)]
-    successes: Count
-    success_rate: Share
-    interval: Interval
-    """Wilson's 95% interval of the success rate."""
-    mean_reward: float
-    reward_interval: Interval | None = None
-    mean_turns: float
-    invalid_share: Share
-    """The share of turns whose reply held no action that the environment could take."""
-    seconds: Seconds
-
-
-class Comparison(_Value):
-    """Two arms on the same tasks: the exact paired test of McNemar on success."""
-
-    arm: str
-    against: str
-    environment: str
-    tasks: Count
-    wins: Count
-    """Tasks that only ``arm`` solved."""
-    losses: Count
-    """Tasks that only ``against`` solved."""
-    ties: Count
-    p_value: Share
-    verdict: Literal["better", "worse", "cannot tell"]
-    """Of ``arm``, held against ``against``."""
-    note: str = ""
-
-
-class LossPoint(_Value):
+class LossPoint(Value):
     """The loss of one optimiser step; tokens and seconds count from the start of the training."""
 
     step: Count
@@ -175,7 +143,7 @@ class LossPoint(_Value):
     seconds: Seconds
 
 
-class LossCurve(_Value):
+class LossCurve(Value):
     """The training loss of one arm and seed."""
 
     arm: str
@@ -183,7 +151,7 @@ class LossCurve(_Value):
     points: tuple[LossPoint, ...]
 
 
-class RewardCurve(_Value):
+class RewardCurve(Value):
     """How quickly an arm earns: the mean over all tasks of the reward collected by turn k."""
 
     environment: str
@@ -192,49 +160,31 @@ class RewardCurve(_Value):
     """The first is after turn 1; a finished task keeps what it has."""
 
 
-class ExampleStep(_Value):
-    """One step of an example; kind, score and reason are those of the ``critical`` arm."""
+class Complete(Value):
+    """How far a run has come."""
 
-    step_id: int
-    source: Literal["system", "user", "agent"]
-    text: Words
-    observation: Words | None = None
-    copied: bool = False
-    """Context that no expert wrote for this task; never trained."""
-    critical: dict[str, bool] = Field(default_factory=dict)
-    """For each arm, whether it selected this step."""
-    kind: str | None = None
-    score: float | None = None
-    reason: Words | None = None
+    done: Count
+    """Evaluations (a model in an environment) that are in this report."""
+    of: Count
+    """Evaluations that the recipe asks for."""
 
     @property
-    def own(self) -> bool:
-        """Whether the step is an expert's own and so may be trained."""
-        return self.source == "agent" and not self.copied
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.done >= self.of
 
 
-class Example(_Value):
-    """One training trajectory, shown in full."""
-
-    trajectory_id: str
-    environment: str | None
-    task_id: str | None
-    reward: float | None = None
-    success: bool | None = None
-    steps: tuple[ExampleStep, ...]
-
-
-class Quarantined(_Value):
+class Quarantined(Value):
     """A record that could not be used."""
 
     place: Words
     reason: Words
 
 
-class Results(_Value):
+class Results(Value):
     """Everything that a run found and a reader needs in order to judge it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     created_at: str
     """When the run ended, ISO 8601; the report itself reads no clock."""
@@ -243,13 +193,23 @@ class Results(_Value):
     machine: dict[str, str]
     versions: dict[str, str]
     command: str
+    complete: Complete | None = None
+    """None: the run says nothing of evaluations that are still to come."""
     environments: tuple[Environment, ...]
     data: tuple[Data, ...] = ()
     arms: tuple[Arm, ...]
     results: tuple[Result, ...]
+    cells: tuple[Cell, ...] = ()
+    """Scores over all seeds with their intervals; where one is missing, ``results`` say it."""
     comparisons: tuple[Comparison, ...] = ()
+    task_scores: tuple[TaskScores, ...] = ()
     losses: tuple[LossCurve, ...] = ()
     reward_per_step: tuple[RewardCurve, ...] = ()
+    failures: tuple[Failures, ...] = ()
+    transcripts: tuple[Transcript, ...] = ()
+    """A few evaluation episodes by arm and kind of failure."""
+    criticality: tuple[Started, ...] = ()
+    """What was measured of the selected steps themselves."""
     examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
     """What this run does and does not show; stands at the top of the page."""
@@ -284,15 +244,50 @@ class Results(_Value):
 
 def _references(results: Results) -> Iterator[tuple[str, str, str]]:
     """Every mention of an arm or environment: where it stands, which of the two, the name."""
-    for i, result in enumerate(results.results):
-        yield f"results[{i}]", "arm", result.arm
-        yield f"results[{i}]", "environment", result.environment
     for i, comparison in enumerate(results.comparisons):
-        yield f"comparisons[{i}]", "arm", comparison.arm
         yield f"comparisons[{i}]", "arm", comparison.against
-        yield f"comparisons[{i}]", "environment", comparison.environment
     for i, losses in enumerate(results.losses):
         yield f"losses[{i}]", "arm", losses.arm
-    for i, rewards in enumerate(results.reward_per_step):
-        yield f"reward_per_step[{i}]", "arm", rewards.arm
-        yield f"reward_per_step[{i}]", "environment", rewards.environment
+    for i, scores in enumerate(results.task_scores):
+        yield f"task_scores[{i}]", "environment", scores.environment
+        for name in scores.by_arm:
+            yield f"task_scores[{i}]", "arm", name
+    lists = ("results", "cells", "comparisons", "reward_per_step", "failures", "transcripts")
+    for noun in lists:
+        for i, one in enumerate(getattr(results, noun)):
+            yield f"{noun}[{i}]", "arm", one.arm
+            yield f"{noun}[{i}]", "environment", one.environment
+
+
+__all__ = [
+    "CRITICAL",
+    "DECILES",
+    "FAILURE_KINDS",
+    "UNTUNED",
+    "Arm",
+    "Cell",
+    "Comparison",
+    "Complete",
+    "Data",
+    "Environment",
+    "Example",
+    "ExampleStep",
+    "FailureKind",
+    "Failures",
+    "Interval",
+    "LossCurve",
+    "LossPoint",
+    "Metric",
+    "Needed",
+    "Quarantined",
+    "Result",
+    "Results",
+    "RewardCurve",
+    "Share",
+    "Started",
+    "TaskScores",
+    "Training",
+    "Transcript",
+    "TranscriptTurn",
+    "Verdict",
+]

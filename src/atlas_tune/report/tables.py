@@ -10,34 +10,69 @@ from rich.table import Table
 from rich.text import Text
 
 from atlas_tune.report import wording
-from atlas_tune.report.results import Arm, Environment, Results
+from atlas_tune.report.results import FAILURE_KINDS, Arm, Comparison, Environment, Results
 from atlas_tune.report.scores import score_of
-from atlas_tune.report.summary import summary
+from atlas_tune.report.statements import main_comparisons, statements
+from atlas_tune.report.summary import progress, summary
+from atlas_tune.report.training_signal import signal_table, text_rows
 
 Rows = Sequence[Sequence[str]]
+_MOST_OTHERS = 20
+"""More comparisons than that push what matters out of a terminal."""
 
 
 def to_markdown(results: Results) -> str:
-    """Scores and paired comparisons as Markdown tables, with date, machine and command."""
-    parts = [_markdown_table(_score_rows(results), text_columns=1)]
+    """Statements, training signals, scores and comparisons, with date, machine and command."""
+    parts = [f"**{_plain(under_way)}**\n"] if (under_way := progress(results)) else []
+    told = statements(results)
+    if told.made:
+        parts.append("\n".join(f"- {_plain(one.sentence)}" for one in told.made) + "\n")
+        parts += [f"{_plain(' '.join(told.cautions))}\n"] if told.cautions else []
+    parts += [f"{_plain(signal_table(results).caption)}\n", _markdown_table(text_rows(results), 1)]
+    parts += [f"{_ranges(results)}\n", _markdown_table(_score_rows(results), text_columns=1)]
     if results.comparisons:
         parts.append(_markdown_table(_comparison_rows(results), text_columns=3))
+    if results.failures:
+        parts.append(_markdown_table(_failure_rows(results), text_columns=2))
     machine = _plain(", ".join(f"{key} {value}" for key, value in results.machine.items()))
     on = f" on {machine}" if machine else ""
     parts.append(
-        f"{_ranges(results)} Measured {_plain(wording.moment(results.created_at))}{on}, with "
+        f"Measured {_plain(wording.moment(results.created_at))}{on}, with "
         f"{_code(results.command)}.\n"
     )
     return "\n".join(parts)
 
 
+def markdown_page(results: Results) -> str:
+    """The same as a file of its own: ``results.md``."""
+    notes = "".join(f"- Note: {_plain(note)}\n" for note in results.notes)
+    return f"# {_plain(results.name)}\n\n{to_markdown(results)}" + (f"\n{notes}" if notes else "")
+
+
 def to_console(results: Results) -> Group:
-    """Scores, paired comparisons and the summary, for ``rich.console.Console.print``."""
-    parts: list[Table | Text] = [_console_table(results.name, _score_rows(results), 1)]
-    if results.comparisons:
-        table = _console_table("Paired comparisons", _comparison_rows(results), 3)
-        parts.append(table)
-    parts += [Text(_ranges(results), style="dim"), Text(), Text(wording.visible(summary(results)))]
+    """Statements, training signals, comparisons and summary, for ``rich.console.Console.print``."""
+    parts: list[Table | Text] = []
+    under_way = progress(results)
+    if under_way:
+        parts += [Text(under_way, style="bold"), Text()]
+    parts.append(_console_table(results.name, text_rows(results), 1))
+    parts += [Text(signal_table(results).caption, style="dim"), Text()]
+    told = statements(results)
+    for one in told.made:
+        mark = wording.mark(one.comparison.verdict)
+        parts.append(Text(f"{mark} {wording.visible(one.sentence)}"))
+    parts += [Text(caution, style="dim") for caution in told.cautions]
+    if told.made:
+        parts.append(Text())
+    others = [c for c in results.comparisons if c not in main_comparisons(results)]
+    if len(others) > _MOST_OTHERS:
+        said = (
+            f"{wording.count(len(others))} comparisons of other arms: see the page of the report."
+        )
+        parts += [Text(said), Text()]
+    elif others:
+        parts.append(_console_table("Other comparisons", _comparison_rows(results, others), 3))
+    parts.append(Text(wording.visible(summary(results))))
     parts += [Text(f"Note: {wording.visible(note)}") for note in results.notes]
     return Group(*parts)
 
@@ -72,8 +107,11 @@ def _cell(results: Results, arm: Arm, environment: Environment) -> Iterable[str]
     )
 
 
-def _comparison_rows(results: Results) -> list[list[str]]:
-    head = ["environment", "arm", "against", "wins / losses / ties", "p", "verdict"]
+def _comparison_rows(
+    results: Results, shown: Sequence[Comparison] | None = None
+) -> list[list[str]]:
+    head = ["environment", "arm", "against", "difference", "95% interval"]
+    head += ["wins / losses / ties", "p (Holm)", "verdict"]
     return [
         head,
         *(
@@ -81,11 +119,29 @@ def _comparison_rows(results: Results) -> list[list[str]]:
                 comparison.environment,
                 comparison.arm,
                 comparison.against,
+                wording.points(comparison.difference),
+                wording.points_range(comparison.interval),
                 f"{comparison.wins} / {comparison.losses} / {comparison.ties}",
-                wording.p_value(comparison.p_value),
+                wording.p_value(comparison.adjusted_p_value),
                 wording.verdict(comparison),
             ]
-            for comparison in results.comparisons
+            for comparison in (results.comparisons if shown is None else shown)
+        ),
+    ]
+
+
+def _failure_rows(results: Results) -> list[list[str]]:
+    return [
+        ["environment", "arm", "episodes", "solved", *FAILURE_KINDS],
+        *(
+            [
+                failures.environment,
+                failures.arm,
+                wording.count(failures.episodes),
+                wording.count(failures.solved),
+                *(wording.count(failures.by_kind.get(kind, 0)) for kind in FAILURE_KINDS),
+            ]
+            for failures in results.failures
         ),
     ]
 

@@ -35,9 +35,11 @@ def templates(filters: Sequence[Callable[..., Any]], **names: Any) -> jinja2.Env
 def style_sheet() -> Markup:
     """The style sheet with both colour schemes; it is ours, so it is not escaped."""
     sheet = files("atlas_tune.report").joinpath("templates/page.css").read_text("utf-8")
+    light = palette.scheme(palette.LIGHT | palette.ENDS_LIGHT)
+    dark = palette.scheme(palette.DARK | palette.ENDS_DARK)
     schemes = (
-        f":root {{ {palette.scheme(palette.LIGHT)} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {palette.scheme(palette.DARK)} }} }}\n"
-        f"@media print {{ :root {{ {palette.scheme(palette.LIGHT)} }} }}\n"
+        f":root {{ {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+        f"@media print {{ :root {{ {light} }} }}\n"
     )
     return Markup(sheet + schemes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
-from atlas_tune.report.results import Comparison, Interval
+from atlas_tune.report.results import Comparison, Interval, Verdict
 
 ABSENT = "–"
 """Stands where a number does not exist; never for zero."""
@@ -82,6 +83,41 @@ def p_equals(value: float) -> str:
     return whole.replace(" ", NO_BREAK)
 
 
+def points(difference: float) -> str:
+    """A difference of two scores, in points of a hundred and with its sign.
+
+    >>> points(0.064), points(-0.031)
+    ('+6.4', '−3.1')
+    """
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def points_range(interval: Interval | None) -> str:
+    """An interval of a difference in points; None is marked as absent.
+
+    >>> points_range((-0.012, 0.14)), points_range(None)
+    ('−1.2 to +14.0', '–')
+    """
+    return ABSENT if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+def flops(value: float | None) -> str:
+    """A count of floating-point operations in three digits; None is marked as absent.
+
+    >>> flops(1.234e15), flops(0), flops(None)
+    ('1.23 PFLOP', '0', '–')
+    """
+    if value is None:
+        return ABSENT
+    for size, prefix in _PREFIXES:
+        if value >= size:
+            return f"{value / size:.3g} {prefix}FLOP"
+    return f"{value:g}"
+
+
 def duration(seconds: float) -> str:
     """A duration in its two largest units.
 
@@ -147,10 +183,31 @@ def budget(share: float | None) -> str:
     return "no limit" if share is None else f"at most {100 * share:g}%"
 
 
+def options(given: Mapping[str, Any]) -> str:
+    """The options of a selector in one line.
+
+    >>> options({"of": "critical", "draws": 3})
+    'draws: 3, of: critical'
+    """
+    return ", ".join(f"{name}: {given[name]}" for name in sorted(given))
+
+
+_MARKS: Mapping[Verdict, str] = {
+    "better": "▲",
+    "worse": "▼",
+    "equivalent": "=",
+    "cannot tell": "≈",
+}
+
+
+def mark(verdict: Verdict) -> str:
+    """The mark of a verdict, so that it does not rest on colour."""
+    return _MARKS[verdict]
+
+
 def verdict(comparison: Comparison) -> str:
-    """The verdict with a mark, so that it does not rest on colour."""
-    mark = {"better": "▲", "worse": "▼", "cannot tell": "≈"}[comparison.verdict]
-    return f"{mark} {comparison.verdict}"
+    """The verdict of a comparison with its mark."""
+    return f"{mark(comparison.verdict)} {comparison.verdict}"
 
 
 def visible(text: str) -> str:

@@ -12,7 +12,7 @@ from atlas_tune.tune.memory import Memory, Saved, Weights, memory_of, most_at_on
 from atlas_tune.tune.packable import why_not_by_config
 from atlas_tune.tune.prefixes import Forest, tokens_of
 from atlas_tune.tune.render import Row
-from atlas_tune.tune.settings import TuneSettings
+from atlas_tune.tune.settings import Savings, TuneSettings
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.1-8b": {
@@ -103,10 +103,7 @@ def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int 
     """
     plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=1, seed=seed)
     steps = [[rows[i] for i in step] for step in plan]
-    why_padded = why_not_by_config(config) if settings.savings.no_padding else None
-    wanted = settings.savings.model_copy(
-        update={"no_padding": settings.savings.no_padding and why_padded is None}
-    )
+    wanted, why_padded = _possible(config, settings)
     counted = savings(
         Shape.of(config),
         steps,
@@ -142,6 +139,38 @@ def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int 
         ways=tuple(found),
         why_padded=why_padded,
     )
+
+
+def training_flops(
+    config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int = 0
+) -> float | None:
+    """Floating-point operations of a whole training as it is done, all epochs of it.
+
+    Arguments are those of :func:`cost_of`. None where the architecture is no stack of like blocks,
+    so that nobody can count.
+    """
+    try:
+        shape = Shape.of(config)
+    except ValueError:
+        return None
+    plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=settings.epochs, seed=seed)
+    wanted, _ = _possible(config, settings)
+    *_, done = savings(
+        shape,
+        [[rows[i] for i in step] for step in plan],
+        wanted=wanted,
+        batch=_BATCH,
+        checkpointing=settings.gradient_checkpointing,
+        adapters=settings.lora is not None,
+    ).values()
+    return done.total
+
+
+def _possible(config: Any, settings: TuneSettings) -> tuple[Savings, str | None]:
+    """The savings that the architecture allows, and why padding is among its costs if it is."""
+    why_padded = why_not_by_config(config) if settings.savings.no_padding else None
+    no_padding = settings.savings.no_padding and why_padded is None
+    return settings.savings.model_copy(update={"no_padding": no_padding}), why_padded
 
 
 def _most_in_a_batch(way: Way, steps: Sequence[Sequence[Row]]) -> tuple[int, int]:

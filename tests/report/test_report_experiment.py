@@ -1,0 +1,159 @@
+"""The report of many arms, seeds and environments: its tables, drawings and LaTeX."""
+
+import io
+import re
+
+import pytest
+import synthetic_experiment as many
+import synthetic_results as synthetic
+from rich.console import Console
+from test_report_page import ATTACK, read
+
+from atlas_tune.report import Cell, Results, TaskScores, to_console, to_latex, to_markdown
+from atlas_tune.report.figures import ratio_arms
+from atlas_tune.report.latex import escaped
+from atlas_tune.report.matrix import Pair, matrices
+from atlas_tune.report.page import render_page
+from atlas_tune.report.palette import MOST_FEATURED, featured
+from atlas_tune.report.training_signal import signal_table
+
+
+def changed(results, /, **changes):
+    return Results.model_validate(results.model_dump() | changes)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return many.experiment()
+
+
+@pytest.fixture(scope="module")
+def page(experiment):
+    return render_page(experiment)
+
+
+def test_a_page_of_twenty_arms_is_whole_and_its_links_lead_somewhere(page):
+    parsed = read(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
+    assert sum(link.startswith("#transcript-") for link in parsed.links) == 20
+
+
+def test_many_curves_do_not_explode_the_legends(experiment, page):
+    assert len(experiment.arms) == 20
+    assert len(featured(experiment)) == MOST_FEATURED
+    assert {"critical", "untuned", "all", "random"} <= set(featured(experiment))
+    legends = re.findall(r'<ul class="legend" aria-label="Legend">(.*?)</ul>', page, re.DOTALL)
+    assert max(legend.count("<li>") for legend in legends) <= 9
+    assert "12 other arms: thin grey lines" in page
+
+
+def test_a_run_under_way_says_so_first(experiment, page):
+    said = "This run is under way: 228 of 240 evaluations are done."
+    assert said in page[: page.index('<ul class="statements">')]
+    assert to_markdown(experiment).startswith(f"**{said}")
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(to_console(experiment))
+    printed = console.export_text()
+    assert printed.startswith(said)
+    assert "208 comparisons of other arms: see the page of the report." in printed
+    assert said in to_latex(experiment).splitlines()[2]
+    done = changed(experiment, complete={"done": 240, "of": 240})
+    assert "under way" not in to_markdown(done)
+
+
+def test_cells_and_means_stand_in_the_table_of_signals():
+    results = many.experiment()
+    cells = [
+        Cell(arm="all", environment=place, seeds=3, tasks=100, value=value, interval=interval)
+        for place, value, interval in (
+            ("textcraft", 0.5, (0.4, 0.6)),
+            ("babyai", 0.7, (0.66, 0.74)),
+            ("wordle", 0.1, (0.0, 0.2)),
+        )
+    ]
+    bare = changed(results, cells=[cell.model_dump() for cell in cells], results=[])
+    table = signal_table(bare)
+    assert [column.name for column in table.columns] == [
+        "textcraft",
+        "babyai",
+        "scienceworld-measurement",
+        "wordle",
+        "held-in mean",
+        "held-out mean",
+    ]
+    row = next(row for row in table.rows if row.arm.name == "all")
+    assert [value and (value.written, value.range_written) for value in row.values] == [
+        ("50.0", "40.0–60.0"),
+        ("70.0", "66.0–74.0"),
+        None,
+        ("10.0", "0.0–20.0"),
+        ("60.0", "53.0–67.0"),
+        None,  # one of its two environments was not evaluated
+    ]
+
+
+def test_without_cells_several_seeds_have_a_mean_and_no_interval():
+    table = signal_table(synthetic.results(seeds=(0, 1)))
+    row = next(row for row in table.rows if row.arm.name == "critical")
+    assert all(value.interval is None for value in row.values)
+    assert "95% intervals where an arm is one model" in table.caption
+    untuned = next(row for row in table.rows if row.arm.name == "untuned")
+    assert untuned.values[0].range_written == "15.0–31.1"
+
+
+def test_the_matrix_counts_tasks_both_ways_and_leaves_out_what_one_arm_did_not_play():
+    scores = TaskScores(
+        environment="textcraft",
+        tasks=["a", "b", "c", "d"],
+        by_arm={"all": [1, 0.5, 0.1 + 0.2, None], "critical": [0, 1, 0.3, 1]},
+    )
+    (matrix,) = matrices(changed(synthetic.results(), task_scores=[scores.model_dump()]))
+    assert matrix.arms == ("all", "critical")
+    assert matrix.rows[0] == (None, Pair(higher=1, lower=1, tasks=3))
+    assert Pair(3, 1, 8).lead == 0.25
+
+
+def test_the_ratios_are_those_of_the_main_selector_between_nothing_and_everything(experiment):
+    shares = [arm.selected_share for arm in ratio_arms(experiment)]
+    names = [arm.name for arm in ratio_arms(experiment)]
+    assert shares == sorted(shares)
+    assert (names[0], names[-1]) == ("untuned", "all")
+    assert {f"critical-{ratio}" for ratio in many.RATIOS} < set(names)
+    assert not {"random", "surprisal", "complement"} & set(names)
+    assert ratio_arms(synthetic.results()) == []
+
+
+def test_an_injected_script_in_a_transcript_stays_text():
+    record = synthetic.results().model_dump()
+    hostile = record["transcripts"][0] | {"task_id": ATTACK, "transcript_id": ATTACK}
+    hostile["turns"] = [{"text": ATTACK, "observation": ATTACK, "reward": 0.5}]
+    found = changed(synthetic.results(), transcripts=[hostile])
+    parsed = read(render_page(found))
+    assert not {tag for tag, _ in parsed.tags} & {"script", "img"}
+    assert "".join(parsed.text).count(ATTACK) == 4
+
+
+def test_a_latex_table_is_well_formed_and_holds_the_numbers(experiment):
+    text = to_latex(experiment)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count(rf"\{rule}") == 2
+    for columns, body in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.S):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
+    plain = re.sub(r"\\[{}]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert r"complement & 30.0\% & " in text
+    assert to_latex(synthetic.results()).count(r"64.0 {\scriptsize [54.2--72.7]}") == 1
+
+
+def test_latex_takes_no_command_from_a_name():
+    assert escaped(r"\input{x} $1^2_3 ~#% & <a|b>" + "\n") == (
+        r"\textbackslash{}input\{x\} \$1\textasciicircum{}2\_3 \textasciitilde{}\#\% \& "
+        r"\textless{}a\textbar{}b\textgreater{}"
+    )
+    record = synthetic.results().model_dump_json().replace('"random"', r'"\\input{x}%"')
+    text = to_latex(Results.model_validate_json(record))
+    assert r"\input" not in "\n".join(text.splitlines()[2:])
