@@ -153,9 +153,7 @@ def test_a_path_may_name_a_variable_and_one_that_is_not_set_is_told_before_the_w
     tmp_path, monkeypatch
 ):
     path = tmp_path / "recipe.yaml"
-    path.write_text(
-        MINIMAL.replace("{collect: textcraft, tasks: 2}", "{import: $RUNS_HERE/a.jsonl}")
-    )
+    path.write_text(GOOD.replace("import: runs.jsonl", "import: $RUNS_HERE/a.jsonl"))
     monkeypatch.setenv("RUNS_HERE", str(tmp_path / "there"))
     assert load_recipe(path).data[1].path == tmp_path / "there" / "a.jsonl"
     monkeypatch.delenv("RUNS_HERE")
