@@ -31,11 +31,10 @@ def acts(*actions):
         (["no action here", "nor here", *acts("inventory")], "format"),
         (acts("inventory", "inventory", "inventory"), "loop"),
         (acts("fly away", "sing", "inventory"), "invalid"),
-        (acts("get 1 stone", "get 2 stone", "get 3 stone", "get 4 stone", "get 5 stone", "get 6 stone"),
-         "step limit"),
+        (acts(*(f"get {n} stone" for n in range(1, 7))), "step limit"),
         (acts("get 1 stone", "get 2 stone"), "wrong action"),
     ],
-)  # fmt: skip
+)
 def test_each_kind(replies, kind):
     assert failure_of(played(*replies), LIMIT) == kind
 

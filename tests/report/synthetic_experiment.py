@@ -16,6 +16,7 @@ from atlas_tune.report import (
     Result,
     Results,
     RewardCurve,
+    SeedScores,
     Started,
     TaskScores,
 )
@@ -91,10 +92,14 @@ def experiment(seeds=(0, 1, 2)):
                 TaskScores(
                     environment=place,
                     tasks=[f"{place}/{n}" for n in range(tasks)],
-                    by_arm={
-                        arm: [round(draw.random() * 3 * (r + 0.3)) / 3 for _ in range(tasks)]
+                    scores=[
+                        SeedScores(
+                            arm=arm,
+                            seed=0,
+                            values=[round(draw.random() * 3 * (r + 0.3)) / 3 for _ in range(tasks)],
+                        )
                         for arm, r in rates.items()
-                    },
+                    ],
                 )
                 for place, tasks in MANY_TASKS.items()
             ],

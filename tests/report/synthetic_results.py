@@ -19,6 +19,7 @@ from atlas_tune.report import (
     Result,
     Results,
     RewardCurve,
+    SeedScores,
     TaskScores,
     Training,
     Transcript,
@@ -168,10 +169,14 @@ def task_scores(environment, tasks):
     return TaskScores(
         environment=environment,
         tasks=[f"{environment}/{number}" for number in range(tasks)],
-        by_arm={
-            name: [float((number * 37 + 11) % 100 < 100 * rate) for number in range(tasks)]
+        scores=[
+            SeedScores(
+                arm=name,
+                seed=None if name == "untuned" else 0,
+                values=[float((number * 37 + 11) % 100 < 100 * rate) for number in range(tasks)],
+            )
             for name, rate in ARMS.items()
-        },
+        ],
     )
 
 

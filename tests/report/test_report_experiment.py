@@ -9,7 +9,17 @@ import synthetic_results as synthetic
 from rich.console import Console
 from test_report_page import ATTACK, read
 
-from atlas_tune.report import Cell, Results, TaskScores, to_console, to_latex, to_markdown
+from atlas_tune.evaluate.statistics import wilson_interval
+from atlas_tune.report import (
+    Cell,
+    Results,
+    SeedScores,
+    TaskScores,
+    to_console,
+    to_latex,
+    to_markdown,
+)
+from atlas_tune.report.compared import restated, score_cells
 from atlas_tune.report.figures import ratio_arms
 from atlas_tune.report.latex import escaped
 from atlas_tune.report.matrix import Pair, matrices
@@ -106,7 +116,11 @@ def test_the_matrix_counts_tasks_both_ways_and_leaves_out_what_one_arm_did_not_p
     scores = TaskScores(
         environment="textcraft",
         tasks=["a", "b", "c", "d"],
-        by_arm={"all": [1, 0.5, 0.1 + 0.2, None], "critical": [0, 1, 0.3, 1]},
+        scores=[
+            SeedScores(arm="all", seed=0, values=[1, 0.5, 0.1 + 0.2, None]),
+            SeedScores(arm="critical", seed=0, values=[0, 1, 0.2, 1]),
+            SeedScores(arm="critical", seed=1, values=[0, None, 0.4, 1]),
+        ],
     )
     (matrix,) = matrices(changed(synthetic.results(), task_scores=[scores.model_dump()]))
     assert matrix.arms == ("all", "critical")
@@ -157,3 +171,33 @@ def test_latex_takes_no_command_from_a_name():
     record = synthetic.results().model_dump_json().replace('"random"', r'"\\input{x}%"')
     text = to_latex(Results.model_validate_json(record))
     assert r"\input" not in "\n".join(text.splitlines()[2:])
+
+
+def test_results_that_are_judged_again_say_what_their_task_scores_say():
+    once = restated(synthetic.results())
+    assert restated(once) == once
+    (found,) = (
+        one
+        for one in once.comparisons
+        if (one.arm, one.against, one.environment) == ("critical", "all", "textcraft")
+    )
+    # The synthetic tasks are solved by rank, so of 100 tasks 64 and 58 are, nested.
+    assert (found.wins, found.losses, found.ties, found.seeds) == (6, 0, 94, 1)
+    assert found.test == "McNemar's exact test"
+    assert found.p_value == pytest.approx(2 * 0.5**6)
+    cell = next(c for c in once.cells if (c.arm, c.environment) == ("critical", "textcraft"))
+    assert cell.value == 0.64
+    assert cell.interval == pytest.approx(wilson_interval(64, 100))
+
+
+def test_an_arm_of_several_seeds_has_an_interval_over_seeds_and_tasks():
+    values = [[1, 1, 0, 0] * 10, [1, 0, 0, 0] * 10]
+    scores = TaskScores(
+        environment="textcraft",
+        tasks=[f"t{n}" for n in range(40)],
+        scores=[SeedScores(arm="all", seed=n, values=v) for n, v in enumerate(values)],
+    )
+    (cell,) = score_cells([scores], {"textcraft": "success"})
+    assert (cell.seeds, cell.tasks, cell.value) == (2, 40, 0.375)
+    low, high = cell.interval
+    assert low < 0.25 < 0.5 < high  # the two models alone are that far apart

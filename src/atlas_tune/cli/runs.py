@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="The run directory.  [default: runs/<name>]")
+        Path | None, typer.Option("--dir", help="The run directory.", show_default="runs/<name>")
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what is done and what the rest may take.")
@@ -77,15 +77,19 @@ def _tell_plan(planned: list[Planned], as_json: bool) -> None:
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run directory with report/results.json.")],
+    directory: Annotated[
+        Path, typer.Argument(help="A run directory, or one that holds a results.json.")
+    ],
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a finished run's report again from its results.json, and print its table."""
+    """Judge results again from their scores of tasks, write their report, and print its table."""
     from atlas_tune.report import load_results, to_console, to_markdown, write_report
+    from atlas_tune.report.compared import restated
 
-    results = load_results(directory / "report" / "results.json")
-    index = write_report(results, directory / "report")
+    place = directory if (directory / "results.json").is_file() else directory / "report"
+    results = restated(load_results(place / "results.json"))
+    index = write_report(results, place)
     if as_json:
         print(results.model_dump_json())
     elif markdown:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout, read_rollouts
-from atlas_tune.evaluate.statistics import Runs
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.stage import evaluate_stage
 from atlas_tune.recipe import Recipe
-from atlas_tune.report.results import UNTUNED
+from atlas_tune.report.results import UNTUNED, Metric, SeedScores, TaskScores
 
 Model = tuple[str, int | None]
 """An arm and its seed; the untuned model has none."""
@@ -26,7 +25,7 @@ class Evaluations:
     """All that the recipe asks for."""
     rollouts: Mapping[tuple[str, int | None, str], list[Rollout]]
     """Those that are done."""
-    metrics: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     """By place, ``success`` or ``reward``."""
     limits: Mapping[str, int]
     """By place, the step limit."""
@@ -53,7 +52,10 @@ class Evaluations:
                 for one in asked
                 if manifest.finished(evaluate_stage(*one))
             },
-            metrics={place: env.metric for place, env in envs.items()},
+            metrics={
+                place: "reward" if env.metric == "reward" else "success"
+                for place, env in envs.items()
+            },
             limits={
                 where.place: where.max_steps or envs[where.place].max_steps
                 for where in recipe.evaluate.environments
@@ -78,10 +80,17 @@ class Evaluations:
             if (name, where) == (arm, place)
         }
 
-    def scores(self, arm: str, place: str) -> Runs:
-        """By seed and task, what the place's metric says: success as 0 or 1, or the reward."""
-        by_reward = self.metrics[place] == "reward"
-        return {
-            seed: {r.task_id: r.reward if by_reward else float(r.success) for r in found}
-            for seed, found in self.of(arm, place).items()
-        }
+    def scores(self) -> tuple[TaskScores, ...]:
+        """By place: what its metric says of every task and model, success as 0 or 1."""
+        found = []
+        for place in self.places:
+            by_reward = self.metrics[place] == "reward"
+            here = {key: rollouts for key, rollouts in self.rollouts.items() if key[2] == place}
+            tasks = list(dict.fromkeys(r.task_id for rollouts in here.values() for r in rollouts))
+            models = []
+            for (arm, seed, _), rollouts in here.items():
+                said = {r.task_id: r.reward if by_reward else float(r.success) for r in rollouts}
+                values = tuple(said.get(task) for task in tasks)
+                models.append(SeedScores(arm=arm, seed=seed, values=values))
+            found.append(TaskScores(environment=place, tasks=tuple(tasks), scores=tuple(models)))
+        return tuple(found)

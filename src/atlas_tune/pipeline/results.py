@@ -10,7 +10,6 @@ from typing import Any
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout
 from atlas_tune.evaluate.statistics import bootstrap_mean, wilson_interval
-from atlas_tune.pipeline.compared import cells, comparisons, task_scores
 from atlas_tune.pipeline.evaluations import Evaluations
 from atlas_tune.pipeline.examples import examples
 from atlas_tune.pipeline.experiment import Experiment
@@ -20,6 +19,7 @@ from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.provenance import versions
 from atlas_tune.pipeline.stage import DATA, evaluate_stage, select_stage, tune_stage
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
+from atlas_tune.report.compared import compare, score_cells
 from atlas_tune.report.results import (
     CRITICAL,
     DECILES,
@@ -55,6 +55,7 @@ def build_results(experiment: Experiment) -> Results:
     trajectories = experiment.trajectories
     latest = manifest.latest()
     done = Evaluations.read(recipe, layout, manifest)
+    scores = done.scores()
     tuned = _tuned(recipe, manifest)
     # Of an arm that is drawn for each seed, the first draw is shown.
     drawn = {arm.name: arm.chosen_with(recipe.seeds[0]).name for arm in recipe.arms}
@@ -85,9 +86,9 @@ def build_results(experiment: Experiment) -> Results:
             _result(*place, rollouts, manifest.returned(evaluate_stage(*place))["seconds"])
             for place, rollouts in done.rollouts.items()
         ),
-        cells=cells(done),
-        comparisons=comparisons(recipe, done),
-        task_scores=task_scores(done),
+        cells=score_cells(scores, done.metrics),
+        comparisons=compare(scores, done.metrics, _pairs(recipe), recipe.evaluate.delta),
+        task_scores=scores,
         losses=tuple(
             _loss_curve(layout.model(name, seed) / "metrics.jsonl", name, seed)
             for name, seed in tuned
@@ -99,6 +100,16 @@ def build_results(experiment: Experiment) -> Results:
         notes=recipe.notes,
         quarantined=_quarantined(recipe, layout, manifest, done),
     )
+
+
+def _pairs(recipe: Recipe) -> list[tuple[str, str]]:
+    """Every arm with each arm that it is held against."""
+    return [
+        (arm.name, against)
+        for against in recipe.compared_against()
+        for arm in recipe.arms
+        if arm.name != against
+    ]
 
 
 def _tuned(recipe: Recipe, manifest: Manifest) -> list[tuple[str, int]]:

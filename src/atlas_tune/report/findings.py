@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -95,22 +97,60 @@ class Comparison(Value):
     """The verdict as a sentence with its numbers and cautions."""
 
 
+class SeedScores(Value):
+    """What one model scored."""
+
+    arm: str
+    seed: int | None = None
+    """None is the untuned model."""
+    values: tuple[float | None, ...]
+    """In the order of the tasks: the environment's metric; None where a task was not played."""
+
+
 class TaskScores(Value):
-    """Every arm's score on every task of one environment."""
+    """Every model's score on every task of one environment: all that the statistics are made of."""
 
     environment: str
     tasks: tuple[str, ...]
-    by_arm: dict[str, tuple[float | None, ...]]
-    """In the order of ``tasks``: the metric, mean over the arm's seeds; None where not played."""
+    scores: tuple[SeedScores, ...]
 
     @model_validator(mode="after")
     def _as_many_scores_as_tasks(self) -> Self:
-        for arm, scores in self.by_arm.items():
-            if len(scores) != len(self.tasks):
+        for one in self.scores:
+            if len(one.values) != len(self.tasks):
                 raise ValueError(
-                    f"arm '{arm}' has {len(scores)} scores for {len(self.tasks)} tasks"
+                    f"arm '{one.arm}' has {len(one.values)} scores for {len(self.tasks)} tasks"
                 )
         return self
+
+    def runs(self, arm: str) -> dict[int | None, dict[str, float]]:
+        """An arm's scores by seed and task, without the tasks that were not played."""
+        return {
+            one.seed: {
+                task: value
+                for task, value in zip(self.tasks, one.values, strict=True)
+                if value is not None
+            }
+            for one in self.scores
+            if one.arm == arm
+        }
+
+    @property
+    def by_arm(self) -> dict[str, tuple[float | None, ...]]:
+        """Means over the seeds of each arm, in the order of the tasks."""
+        arms = dict.fromkeys(one.arm for one in self.scores)
+        return {
+            arm: tuple(
+                _mean(one.values[i] for one in self.scores if one.arm == arm)
+                for i in range(len(self.tasks))
+            )
+            for arm in arms
+        }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 class Started(Value):

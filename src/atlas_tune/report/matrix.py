@@ -45,16 +45,14 @@ def matrices(results: Results) -> list[Matrix]:
 
 
 def _matrix(scores: TaskScores, order: Sequence[str]) -> Matrix:
-    arms = tuple(name for name in order if name in scores.by_arm)
+    means = scores.by_arm
+    arms = tuple(name for name in order if name in means)
     return Matrix(
         scores.environment,
         len(scores.tasks),
         arms,
         tuple(
-            tuple(
-                None if row == column else _pair(scores.by_arm[row], scores.by_arm[column])
-                for column in arms
-            )
+            tuple(None if row == column else _pair(means[row], means[column]) for column in arms)
             for row in arms
         ),
     )

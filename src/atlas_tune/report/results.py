@@ -28,6 +28,7 @@ from atlas_tune.report.findings import (
     Comparison,
     Needed,
     Result,
+    SeedScores,
     Started,
     TaskScores,
     Verdict,
@@ -250,13 +251,13 @@ def _references(results: Results) -> Iterator[tuple[str, str, str]]:
         yield f"losses[{i}]", "arm", losses.arm
     for i, scores in enumerate(results.task_scores):
         yield f"task_scores[{i}]", "environment", scores.environment
-        for name in scores.by_arm:
-            yield f"task_scores[{i}]", "arm", name
+        for one in scores.scores:
+            yield f"task_scores[{i}]", "arm", one.arm
     lists = ("results", "cells", "comparisons", "reward_per_step", "failures", "transcripts")
     for noun in lists:
-        for i, one in enumerate(getattr(results, noun)):
-            yield f"{noun}[{i}]", "arm", one.arm
-            yield f"{noun}[{i}]", "environment", one.environment
+        for i, found in enumerate(getattr(results, noun)):
+            yield f"{noun}[{i}]", "arm", found.arm
+            yield f"{noun}[{i}]", "environment", found.environment
 
 
 __all__ = [
@@ -283,6 +284,7 @@ __all__ = [
     "Result",
     "Results",
     "RewardCurve",
+    "SeedScores",
     "Share",
     "Started",
     "TaskScores",
