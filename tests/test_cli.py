@@ -3,8 +3,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
-from atlas_tune.cli import main
+from atlas_tune.cli import app, main
 from atlas_tune.trajectory import Selection, Step, ToolCall, Trajectory, dump_trajectory
 from atlas_tune.trajectory.store import (
     read_labels,
@@ -290,28 +291,24 @@ def test_what_needs_no_model_loads_no_torch(module):
     assert ran.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run",
-        "import",
-        "collect",
-        "stats",
-        "show",
-        "validate",
-        "filter",
-        "dedupe",
-        "split",
-        "select",
-        "tune",
-        "export",
-        "evaluate",
-        "report",
-        "envs",
-    ],
-)
+COMMANDS = typer.main.get_command(app).commands
+WITHOUT_JSON = {"preview", "push", "serve-env"}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(call, command):
     code, printed, _ = call(command, "--help")
     assert code == 0
     assert "Usage: atlas-tune" in printed
-    assert "--json" in printed
+    assert ("--json" in printed) == (command not in WITHOUT_JSON)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_no_help_holds_brackets_which_the_terminal_would_swallow(command):
+    helps = [parameter.help or "" for parameter in COMMANDS[command].params]
+    assert [text for text in [COMMANDS[command].help, *helps] if "[" in text] == []
+
+
+def test_a_default_that_is_not_a_parameters_own_is_told(call):
+    for command, told in (("evaluate", "120"), ("run", "runs/<name>")):
+        assert f"[default: ({told})]" in call(command, "--help")[1]

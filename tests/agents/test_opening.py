@@ -15,7 +15,7 @@ from atlas_tune.agents.opening import (
     world_of,
 )
 from atlas_tune.agents.react import REPLY_FORMAT
-from atlas_tune.agents.rollout import PREFILL
+from atlas_tune.agents.rollout import PREFILL, Episode
 from atlas_tune.agents.shared_opening import (
     DIFFERENT,
     SharedOpening,
@@ -23,7 +23,10 @@ from atlas_tune.agents.shared_opening import (
     write_openings,
 )
 from atlas_tune.environments.habits import Habits
+from atlas_tune.environments.isolated import ProcessEnv
 from atlas_tune.environments.textcraft import TextCraft
+from atlas_tune.environments.wordle import Wordle
+from atlas_tune.environments.wordle.task import build, find_vocabulary
 from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.trajectory import Selection, Trajectory
 from atlas_tune.trajectory.importing import import_files
@@ -119,6 +122,56 @@ def test_a_last_message_that_many_tasks_share_holds_rules_and_no_task():
     assert found.opening.conversation("The rules.")[-1] == user("The rules.")
     few = shared(*many[1:])
     assert few.opening.conversation("Guess 1.")[-1] == user("Guess 1.")
+
+
+def test_what_the_task_decides_is_restated_and_told_once():
+    def restate(told, observation):
+        return told.replace("2 cells", observation) if "2 cells" in told else None
+
+    ruled = Opening((RULES, OK), "There are 2 cells. Go.")
+    assert ruled.conversation("9 cells", restate)[-1] == user("There are 9 cells. Go.")
+    silent = Opening((RULES, OK), "Go.")
+    assert silent.conversation("9 cells", restate)[-1] == user("Go.\n\n9 cells")
+    # An anchored lead is not told where the observation does not follow it: nothing to restate.
+    anchored = Opening((RULES, OK), "There are 2 cells. Go.\n", anchored=True)
+    assert anchored.conversation("9 cells", restate)[-1] == user("9 cells")
+
+
+WORDS = tuple(f"{a}{b}ide" for a in "bgprstw" for b in "lru")
+
+
+def listing(words):
+    return "```\n" + "\n".join(words) + "\n```"
+
+
+def recorded_wordle(words):
+    """The start of a run of AgentGym's Wordle: the list stands within the rules."""
+    rules = f"Welcome.\n\nAccepted:\n{listing(words)}\n\nExample:\n```\nguess 1: p a n i c\n```\n"
+    return [user("You play Wordle."), OK, user(rules)]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_model_of_recorded_wordle_is_told_the_words_of_its_task_alone(isolated):
+    start = recorded_wordle(WORDS)
+    runs = [run(*start, task=f"lmrlgym_wordle_{n}", environment="wordle") for n in range(DIFFERENT)]
+    opening = shared_openings(runs)["wordle"].opening
+    task = "wordle/bowel/w20/1"
+    env = ProcessEnv(Wordle) if isolated else Wordle()
+    told = Episode.start(env, task, opening).opening()
+    env.close()
+    assert told == recorded_wordle(build(task).vocabulary)
+
+
+def test_a_model_of_our_wordle_is_told_the_words_of_another_variant():
+    env = Wordle()
+    usual = Opening.of(env.instruction, REPLY_FORMAT, PREFILL)
+    first = env.tasks("train", words=20, variants=1)
+    runs = collect_expert_runs(env, first, seed=0, habits=Habits()).trajectories
+    assert len({one.task_id for one in runs}) >= DIFFERENT
+    opening = shared_openings(runs)["wordle"].opening
+    for task in ("wordle/bowel/w20/1", first[0]):
+        told = Episode.start(env, task, opening).opening()
+        assert told == usual.conversation(build(task).observation)
 
 
 def test_the_most_frequent_opening_wins_and_that_is_told(tmp_path):
@@ -304,3 +357,19 @@ def test_recorded_runs_of_agentgym(tmp_path, file, environment, runs, begins):
         observation = "" if environment == "wordle" else start[2].removeprefix("Instruction:\n")
         told = [m["content"] for m in found.opening.conversation(observation)]
         assert told == start
+
+
+@pytest.mark.shared_data
+def test_the_rules_of_recorded_wordle_come_with_the_words_of_the_task(tmp_path):
+    path = shared_data() / "agenttraj-l" / "wordle.jsonl.xz"
+    import_files([path], tmp_path / "runs.jsonl")
+    trajectories = list(read_trajectories(tmp_path / "runs.jsonl"))
+    opening = shared_openings(trajectories)["wordle"].opening
+    recorded = trajectories[0].steps[2].message
+    for task in Wordle().tasks("test")[:2]:
+        told = Episode.start(Wordle(), task, opening).opening()[-1]["content"]
+        assert find_vocabulary(told) == build(task).vocabulary != find_vocabulary(recorded)
+        # All else is word for word what the recorded agents were told.
+        assert told == recorded.replace(
+            listing(find_vocabulary(recorded)), listing(build(task).vocabulary)
+        )

@@ -135,7 +135,16 @@ def test_a_mean_counts_every_environment_the_same():
     )
     many = [Episode(1.0, True)] * 9
     (mean,) = role_means(benchmark, {"x": many, "y": [Episode(0.0, False)]})
-    assert (mean.score, mean.interval) == (0.5, (0.5, 0.5))
+    # No two tasks of a part differ, so a bootstrap would give a range of no width.
+    assert (mean.score, mean.interval) == (0.5, None)
+
+
+def test_equal_rewards_give_no_range(tmp_path):
+    benchmark = load_benchmark(written(tmp_path))
+    doors = benchmark.environments[1]
+    score = part_score(benchmark, doors, [Episode(0.1, False)] * 3)
+    assert (score.score, score.score_interval) == (pytest.approx(0.1), None)
+    assert score.success_interval == (0.0, pytest.approx(0.5615, abs=1e-4))
 
 
 def test_a_benchmark_runs_resumes_and_carries_its_hash(tmp_path):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from atlas_tune.errors import AtlasError, UsageError
-from atlas_tune.evaluate.skills import SkillScores, compare_skills, scores_of
+from atlas_tune.evaluate.skills import SkillScores, compare_skills, scores_of, sign_flips
 from atlas_tune.evaluate.skills_harness import ask, skill_tasks
 from cli.commands import atlas
 from tiny_model import tiny_llama, tiny_tokenizer
@@ -62,18 +62,34 @@ def test_of_a_metric_that_should_be_low_less_is_better():
     assert compare_skills(scores([1] * 6, higher=False), scores([0] * 6, higher=False)).verdict == (
         "better"
     )
-    losses = scores([0.5, 0.6, 0.7], "loss", higher=False)
-    more = scores([0.7, 0.8, 0.9], "loss", higher=False)
+    losses = scores([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "loss", higher=False)
+    more = scores([0.3, 0.5, 0.7, 0.8, 0.9, 1.1], "loss", higher=False)
     assert compare_skills(losses, more).verdict == "worse"
 
 
-def test_other_scores_are_compared_by_bootstrap():
+def test_other_scores_are_compared_by_sign_flips():
+    # All six rise. Of 2**6 sign patterns two have a mean as far from zero: all plus, all minus.
+    found = compare_skills(
+        scores([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "f1"), scores([0.1, 0.3, 0.5, 0.7, 0.5, 0.6], "f1")
+    )
+    assert (found.test, found.p_value, found.verdict) == ("sign flips", 2 / 64, "better")
+    assert found.difference == pytest.approx(1.2 / 6)
+    assert 0.1 <= found.interval[0] < found.difference < found.interval[1] <= 0.4
+    # One falls by 0.1, the least: of all patterns those with one 0.1 turned, or none, are as far.
+    assert sign_flips([0.4, 0.3, 0.2, -0.1]) == 4 / 16
+
+
+def test_few_questions_tell_nothing_however_alike_they_are():
     found = compare_skills(scores([0.5, 0.25, 0.75], "f1"), scores([0.75, 0.5, 1.0], "f1"))
-    assert (found.test, found.p_value, found.verdict) == ("paired bootstrap", None, "better")
-    assert found.difference == pytest.approx(0.25)
-    assert found.interval == pytest.approx((0.25, 0.25))
-    mixed = compare_skills(scores([0.5, 0.5], "f1"), scores([0.75, 0.25], "f1"))
-    assert mixed.verdict == "cannot tell"
+    assert (found.p_value, found.verdict, found.interval) == (2 / 8, "cannot tell", None)
+    same = compare_skills(scores([0.5, 0.25], "f1"), scores([0.5, 0.25], "f1"))
+    assert (same.p_value, same.verdict, same.interval) == (1.0, "cannot tell", None)
+
+
+def test_many_questions_are_flipped_by_lot_the_same_every_time():
+    differences = [0.1 * (n % 7) - 0.2 for n in range(70)]
+    assert sign_flips(differences) == sign_flips(differences) < 0.001
+    assert sign_flips([0.3, -0.3] * 50) > 0.9
 
 
 def test_other_questions_are_not_compared():

@@ -135,16 +135,17 @@ def audit(
     ] = None,
     rollouts: Annotated[
         int | None,
-        typer.Option(min=1, help="With --policy: from each place.  [default: 1]"),
+        typer.Option(min=1, help="With --policy: from each place.", show_default="1"),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="With --policy.  [default: 0, greedy]")
+        float | None, typer.Option(min=0, help="With --policy.", show_default="0, greedy")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="With --policy: the longest reply.  [default: 256]")
+        int | None,
+        typer.Option(min=1, help="With --policy: the longest reply.", show_default="256"),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="With --policy: rollouts at once.  [default: 32]")
+        int | None, typer.Option(min=1, help="With --policy: rollouts at once.", show_default="32")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="With --policy: float32 (the default) or bfloat16.")
@@ -154,7 +155,9 @@ def audit(
     ] = None,
     controls: Annotated[
         int | None,
-        typer.Option(min=1, help="With --measure: draws of matched random steps.  [default: 5]"),
+        typer.Option(
+            min=1, help="With --measure: draws of matched random steps.", show_default="5"
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --measure: tell what it would take.")

@@ -180,7 +180,11 @@ def _tables(chosen: Benchmark, result: BenchmarkResult) -> Group:
         score = f"{mean.score:.3f} {_range(mean.interval, percent=False)}"
         table.add_row(f"mean of {counted}", mean.role, "", "", score, "")
     lines = [
-        Text("Ranges are of 95%: Wilson's for success, else a bootstrap over tasks.", style="dim")
+        Text(
+            "Ranges are of 95%: Wilson's for success, else a bootstrap over tasks, which needs two "
+            "that differ.",
+            style="dim",
+        )
     ]
     lines += [
         Text(f"'{one.name}': {one.errors} runs broke off and count as failed; --retry-errors")
@@ -194,6 +198,8 @@ def _tables(chosen: Benchmark, result: BenchmarkResult) -> Group:
     return Group(table, *lines)
 
 
-def _range(interval: tuple[float, float], percent: bool = True) -> str:
+def _range(interval: tuple[float, float] | None, percent: bool = True) -> str:
+    if interval is None:
+        return "(–)"
     low, high = interval
     return f"({low:.1%}–{high:.1%})" if percent else f"({low:.3f}–{high:.3f})"

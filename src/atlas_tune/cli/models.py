@@ -114,7 +114,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of the tasks.")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 100,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Step limit.  [default: AgentGym's]")
+        int | None, typer.Option(min=1, help="Step limit; by default the environment's own.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 256,
@@ -137,7 +137,7 @@ def evaluate(
     ] = False,
     step_timeout: Annotated[
         float | None,
-        typer.Option(help="With --isolate: seconds of a step or reset.  [default: 120]"),
+        typer.Option(help="With --isolate: seconds of a step or reset.", show_default="120"),
     ] = None,
     served_model: Annotated[
         str | None, typer.Option(help="The model, as its server names it.", rich_help_panel=_SERVER)

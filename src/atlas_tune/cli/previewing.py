@@ -26,7 +26,8 @@ def preview(
     ],
     model: Model = DEFAULT_MODEL,
     trajectory: Annotated[
-        str | None, typer.Option(help="The beginning of a trajectory's id.  [default: the first]")
+        str | None,
+        typer.Option(help="The beginning of a trajectory's id.", show_default="the first"),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.", dir_okay=False)] = None,
     rows: Annotated[int, typer.Option(min=1, help="Trajectories on the page.")] = 20,

@@ -44,7 +44,9 @@ def select(
     ] = PAPER_BUDGET,
     labels: Annotated[
         Path | None,
-        typer.Option(help="The labels sidecar.  [default: <output>.labels.jsonl]", dir_okay=False),
+        typer.Option(
+            help="The labels sidecar.", show_default="<output>.labels.jsonl", dir_okay=False
+        ),
     ] = None,
     of: Annotated[
         Path | None,
@@ -88,10 +90,10 @@ def select(
         float, typer.Option(min=1, help="Seconds between looks at a batch.")
     ] = 30.0,
     batch_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Largest batch file.  [default: 200,000,000]")
+        int | None, typer.Option(min=1, help="Largest batch file.", show_default="200,000,000")
     ] = None,
     batch_requests: Annotated[
-        int | None, typer.Option(min=1, help="Most requests in one.  [default: 50,000]")
+        int | None, typer.Option(min=1, help="Most requests in one.", show_default="50,000")
     ] = None,
     options: Settings = None,
     as_json: Json = False,

@@ -89,22 +89,24 @@ def _table(compared: Sequence[SkillComparison]) -> Group:
     for heading in ("questions", "before", "after", "difference (95%)", "p", "tuned is"):
         table.add_column(heading, justify="right")
     for one in compared:
-        low, high = one.interval
+        between = "–"
+        if one.interval is not None:
+            between = "{:+.3f} to {:+.3f}".format(*one.interval)
         table.add_row(
             Text(one.task),
             Text(one.metric),
             str(one.questions),
             f"{one.before:.3f}",
             f"{one.after:.3f}",
-            f"{one.difference:+.3f} ({low:+.3f} to {high:+.3f})",
-            "" if one.p_value is None else f"{one.p_value:.3f}",
+            f"{one.difference:+.3f} ({between})",
+            f"{one.p_value:.3f}",
             one.verdict,
         )
     return Group(
         table,
         Text(
-            "Exact McNemar where every score is 0 or 1, else a paired bootstrap; at 5% a task, "
-            "not corrected for several tasks.",
+            "Exact McNemar where every score is 0 or 1, else random sign flips; at 5% a task, not "
+            "corrected for several tasks.",
             style="dim",
         ),
     )

@@ -42,8 +42,9 @@ class PartScore:
     mean_reward: float
     score: float
     """The metric's: success rate or mean reward."""
-    score_interval: tuple[float, float]
-    """Wilson's of a success rate, a bootstrap over tasks of a mean reward."""
+    score_interval: tuple[float, float] | None
+    """Wilson's of a success rate, a bootstrap over tasks of a mean reward; None where all rewards
+    are the same, because a bootstrap would claim that the next task gives it too."""
     errors: int
     """Episodes that broke off; they count as failed."""
     benchmark: str
@@ -59,8 +60,9 @@ class RoleMean:
     of: int
     """How many parts the benchmark has; fewer were evaluated where some were left out."""
     score: float
-    interval: tuple[float, float]
-    """A bootstrap over the tasks within each part: the environments themselves are given."""
+    interval: tuple[float, float] | None
+    """A bootstrap over the tasks within each part: the environments themselves are given. None
+    where no part has two tasks that differ."""
 
 
 def part_score(benchmark: Benchmark, part: BenchmarkPart, episodes: Sequence[Episode]) -> PartScore:
@@ -75,7 +77,7 @@ def part_score(benchmark: Benchmark, part: BenchmarkPart, episodes: Sequence[Epi
     rate, wilson = successes / len(episodes), wilson_interval(successes, len(episodes))
     rewards = np.array([episode.reward for episode in episodes])
     is_rate = part.metric == "success"
-    draws = percentiles(_means_B(rewards, np.random.default_rng(_SEED)), 0.95)
+    drawn = _interval(_means_B(rewards, np.random.default_rng(_SEED)))
     return PartScore(
         name=part.name,
         environment=part.environment,
@@ -87,7 +89,7 @@ def part_score(benchmark: Benchmark, part: BenchmarkPart, episodes: Sequence[Epi
         success_interval=wilson,
         mean_reward=float(rewards.mean()),
         score=rate if is_rate else float(rewards.mean()),
-        score_interval=wilson if is_rate else draws,
+        score_interval=wilson if is_rate else drawn,
         errors=sum(episode.error is not None for episode in episodes),
         benchmark=benchmark.digest,
     )
@@ -111,8 +113,7 @@ def role_means(
             generator = np.random.default_rng(_SEED)
             means_B = np.mean([_means_B(of_part, generator) for of_part in values], axis=0)
             score = float(np.mean([of_part.mean() for of_part in values]))
-            interval = percentiles(means_B, 0.95)
-            means.append(RoleMean(role, len(values), len(parts), score, interval))
+            means.append(RoleMean(role, len(values), len(parts), score, _interval(means_B)))
     return tuple(means)
 
 
@@ -139,6 +140,12 @@ def _values(part: BenchmarkPart, episodes: Sequence[Episode]) -> np.ndarray[Any,
     return np.array(
         [float(e.success) if part.metric == "success" else e.reward for e in episodes], dtype=float
     )
+
+
+def _interval(means_B: np.ndarray[Any, Any]) -> tuple[float, float] | None:
+    """The middle 95% of drawn means; None where no draw differs from another."""
+    # Means of equal values differ in their last bits where their sum is rounded.
+    return None if np.ptp(means_B) < 1e-12 else percentiles(means_B, 0.95)
 
 
 def _means_B(

@@ -10,11 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from scipy.stats import permutation_test
+
 from atlas_tune.errors import AtlasError
 from atlas_tune.evaluate.statistics.bootstrap import bootstrap_difference
 from atlas_tune.evaluate.statistics.paired import Verdict, exact_mcnemar
 
-Test = Literal["exact McNemar", "paired bootstrap"]
+Test = Literal["exact McNemar", "sign flips"]
+
+LEVEL = 0.05
+"""Below this p-value the models are told apart."""
+FLIPS = 9999
+"""Sign flips that are tried by lot; all of them where there are no more (up to 13 questions)."""
+_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +49,11 @@ class SkillComparison:
     after: float
     difference: float
     """After minus before, in the metric's own direction."""
-    interval: tuple[float, float]
-    """Of the difference: 95%, a bootstrap over questions."""
+    interval: tuple[float, float] | None
+    """Of the difference: 95%, a bootstrap over questions. None where all questions differ by the
+    same, because a bootstrap would then claim to know the difference exactly."""
     test: Test
-    p_value: float | None
-    """Of McNemar's test; the bootstrap decides by its interval."""
+    p_value: float
     verdict: Verdict
     """Whether the tuned model is better or worse than the one before, at 5%."""
 
@@ -86,7 +95,8 @@ def compare_skills(before: SkillScores, after: SkillScores) -> SkillComparison:
     """One task's comparison, with one verdict.
 
     Where every score is 0 or 1, the exact McNemar test decides (see :func:`exact_mcnemar`); else
-    whether the paired bootstrap's interval leaves out zero.
+    :func:`sign_flips` does. The bootstrap's interval decides nothing: over few questions it leaves
+    zero out far too often.
 
     Raises:
         AtlasError: the models were not asked the same questions.
@@ -98,7 +108,7 @@ def compare_skills(before: SkillScores, after: SkillScores) -> SkillComparison:
         )
     ids = sorted(before.values)
     differences = [after.values[one] - before.values[one] for one in ids]
-    interval = bootstrap_difference(differences)
+    interval = None if np.ptp(differences) < 1e-12 else bootstrap_difference(differences)
     sign = 1 if before.higher_is_better else -1
     is_accuracy = {*before.values.values(), *after.values.values()} <= {0.0, 1.0}
     if is_accuracy:
@@ -108,7 +118,8 @@ def compare_skills(before: SkillScores, after: SkillScores) -> SkillComparison:
         )
         p_value, verdict = paired.p_value, paired.verdict
     else:
-        p_value, verdict = None, _verdict(sign * interval[0], sign * interval[1])
+        p_value = sign_flips(differences)
+        verdict = _verdict(sign * sum(differences), p_value)
     return SkillComparison(
         task=before.task,
         metric=before.metric,
@@ -117,14 +128,31 @@ def compare_skills(before: SkillScores, after: SkillScores) -> SkillComparison:
         after=sum(after.values.values()) / len(ids),
         difference=sum(differences) / len(ids),
         interval=interval,
-        test="exact McNemar" if is_accuracy else "paired bootstrap",
+        test="exact McNemar" if is_accuracy else "sign flips",
         p_value=p_value,
         verdict=verdict,
     )
 
 
-def _verdict(one_end: float, other_end: float) -> Verdict:
-    low, high = sorted((one_end, other_end))
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "cannot tell"
+def sign_flips(differences: Sequence[float]) -> float:
+    """The two-sided p-value of paired differences under random signs (Fisher 1935).
+
+    Were the models alike, each question's difference could as well have had the other sign. The
+    p-value is the share of sign patterns whose mean is as far from zero: of all of them up to 13
+    questions, else of :data:`FLIPS` by lot, seeded.
+    """
+    found = permutation_test(
+        (np.asarray(differences, dtype=float),),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=FLIPS,
+        batch=max(1, _AT_ONCE // len(differences)),
+        rng=0,
+    )
+    return float(found.pvalue)
+
+
+def _verdict(gained: float, p_value: float) -> Verdict:
+    if p_value >= LEVEL:
+        return "cannot tell"
+    return "better" if gained > 0 else "worse"
