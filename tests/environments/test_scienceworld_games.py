@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import gymnasium
 import pytest
@@ -18,11 +19,12 @@ from atlas_tune.agents.rollout import run_expert
 from atlas_tune.environments import make_environment
 from atlas_tune.environments.base import EnvironmentLost, ExpertFailed
 from atlas_tune.environments.habits import Habits
+from atlas_tune.environments.java import JavaProcess
 from atlas_tune.environments.scienceworld import ScienceWorld
-from atlas_tune.environments.scienceworld import simulator as simulators
 from atlas_tune.environments.scienceworld.agreement import agreement
 from atlas_tune.environments.scienceworld.expert import GoldExpert
 from atlas_tune.environments.scienceworld.index import LEFT_OUT, agentgym_tasks, numbered
+from atlas_tune.environments.scienceworld.simulator import PROGRAM, Game, simulator
 from atlas_tune.environments.scienceworld.spelling import former, is_former, todays
 from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.select.replaying.playback import moves_of, play
@@ -222,74 +224,62 @@ def test_episodes_that_take_turns_in_one_jvm_read_what_they_read_alone():
     envs = [start(task) for task in tasks]
     turns = [[env.step(action)[0] for env in envs] for action in actions]
     assert [list(texts) for texts in zip(*turns, strict=True)] == alone
-    assert len({env._game.simulator.process.pid for env in envs}) == 1
+    assert len({env._game.java.process.pid for env in envs}) == 1
 
 
 @plays
-def test_the_same_actions_give_the_same_episode_in_every_game_and_every_jvm():
+@pytest.mark.slow
+def test_a_jvm_that_dies_is_told_and_another_one_plays_the_same_episodes():
     actions = [
         *("pick up glass jar", "go to hallway", "go to workshop", "drop glass jar", "0"),
         "look around",
     ]
 
     def texts():
-        env = start("scienceworld/test-conductivity/228")
-        return tuple(env.step(action)[0] for action in actions)
+        game = Game(simulator())
+        game.load("test-conductivity", 228)
+        return tuple(game.ask("step", action) for action in actions)
 
     here = {texts() for _ in range(8)}
-    simulators.simulator().stop()
-    assert here == {texts()}
-    # The answer to "drop" is a list, and what "0" does hangs on its order.
-    assert here.pop()[3].startswith("Ambiguous request")
-
-
-@plays
-def test_a_jvm_that_dies_is_told_and_replaced():
     one, other = start(), start()
-    process = one._game.simulator.process
+    process = one._game.java.process
     process.kill()
     process.wait()
     for env in (one, other):
         with pytest.raises(EnvironmentLost, match="start the task again"):
             env.step("look around")
+    assert here == {texts()}
+    # The answer to "drop" is a list, and what "0" does hangs on its order.
+    assert here.pop()[3].startswith("Ambiguous request")
     assert one.reset(options={"task_id": PLANT})[0].startswith("Your task is to find a(n) plant.")
-    assert one._game.simulator.process.pid != process.pid
+    assert one._game.java.process.pid != process.pid
 
 
 @plays
-def test_a_jvm_that_hangs_is_ended_and_replaced(monkeypatch):
-    simulators.simulator().stop()
-    monkeypatch.setattr(simulators, "PATIENCE", 3.0)
-    env = start()
-    process = env._game.simulator.process
-    os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(EnvironmentLost, match="no answer for 3 seconds"):
-        env.step("look around")
-    assert process.poll() is not None
-    assert env.reset(options={"task_id": PLANT})[0].startswith("Your task is")
-    # The next test gets one with the usual patience.
-    simulators.simulator().stop()
+def test_a_jvm_that_hangs_is_ended():
+    java = JavaProcess(replace(PROGRAM, patience=2.0))
+    os.kill(java.process.pid, signal.SIGSTOP)
+    with pytest.raises(EnvironmentLost, match="or gave no answer for 2 seconds"):
+        Game(java)
+    assert not java.alive
 
 
 @plays
-def test_the_jvm_ends_with_a_killed_process():
-    code = (
-        "import os, signal\n"
-        "from atlas_tune.environments.scienceworld.simulator import simulator\n"
-        "print(simulator().process.pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    pid = int(done.stdout)
-    for _ in range(100):
-        try:
-            with open(f"/proc/{pid}/stat") as stat:
-                if stat.read().rpartition(")")[2].split()[0] == "Z":
-                    return
-        except FileNotFoundError:
-            return
-        time.sleep(0.1)
-    pytest.fail("Java is still there ten seconds after its parent was killed")
+@pytest.mark.slow
+def test_32_episodes_in_threads_read_what_they_read_in_turns():
+    tasks = ScienceWorld().tasks("test", tasks=["lifespan-longest-lived", "find-plant"])[:32]
+    envs = [ScienceWorld() for _ in tasks]
+
+    def read(env, task):
+        told, _ = env.reset(options={"task_id": task})
+        return [told, *(env.step(action)[0] for action in ("open door to kitchen", "look around"))]
+
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(read, envs, tasks))
+    assert at_once[::4] == [
+        read(env, task) for env, task in zip(envs[::4], tasks[::4], strict=True)
+    ]
+    assert len({env._game.java.process.pid for env in envs}) == 1
 
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -404,12 +394,19 @@ def test_without_such_a_run_only_todays_names_are_known():
     assert env.step("go to greenhouse")[0] == "You move to the greenhouse."
 
 
+@pytest.fixture(scope="module")
+def recorded():
+    """All runs of AgentTraj-L in ScienceWorld."""
+    path = shared_data() / "agenttraj-l" / "sciworld.jsonl.xz"
+    return [found.trajectory for found in read_sources([path], None, pytest.fail)]
+
+
 @plays
 @pytest.mark.shared_data
-def test_recorded_runs_through_the_green_house_reach_the_full_score():
-    path = shared_data() / "agenttraj-l" / "sciworld.jsonl.xz"
-    runs = [found.trajectory for found in read_sources([path], None, pytest.fail)]
-    through = [run for run in runs if any(m.action == "go to green house" for m in moves_of(run))]
+def test_recorded_runs_through_the_green_house_reach_the_full_score(recorded):
+    through = [
+        run for run in recorded if any(m.action == "go to green house" for m in moves_of(run))
+    ]
     env, causes = ScienceWorld(), []
     for run in through[:: len(through) // 8][:8]:
         replayed = play(env, run, moves_of(run))
@@ -424,9 +421,8 @@ def test_recorded_runs_through_the_green_house_reach_the_full_score():
 
 @plays
 @pytest.mark.shared_data
-def test_recorded_runs_begin_with_the_task_of_their_number():
-    path = shared_data() / "agenttraj-l" / "sciworld.jsonl.xz"
-    runs = [found.trajectory for found in read_sources([path], None, pytest.fail)][::300]
+def test_recorded_runs_begin_with_the_task_of_their_number(recorded):
+    runs = recorded[::300]
     env = ScienceWorld()
     assert [env.reset_to(run)[0][:12] for run in runs] == ["Your task is"] * 8
     assert make_environment(runs[0].environment).name == "scienceworld"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from threading import Timer
 
 import gymnasium
 import pytest
@@ -301,6 +304,20 @@ def test_episodes_in_turns_and_in_threads_read_what_they_read_alone():
 
 
 @plays
+def test_32_episodes_at_once_share_one_process():
+    tasks = TextWorldExpress().tasks("test")[:32]
+    envs = [TextWorldExpress() for _ in tasks]
+    with ThreadPoolExecutor(8) as pool:
+        told = list(
+            pool.map(lambda env, task: env.reset(options={"task_id": task})[0], envs, tasks)
+        )
+        moved = list(pool.map(lambda env: env.step(min(env._state.valid_actions)), envs))
+    assert len(told) == 32 and all(told)
+    assert all(info["valid"] for *_, info in moved)
+    assert len({env._game.java.process.pid for env in envs}) == 1
+
+
+@plays
 @pytest.mark.parametrize("game", GAMES)
 def test_two_episodes_of_one_task_do_not_touch_each_other(game):
     # In Java two sorting games of one problem share their things.
@@ -359,15 +376,55 @@ def test_a_process_that_dies_is_told_and_replaced():
 
 
 @plays
-def test_a_process_that_hangs_is_ended():
-    java = Simulator(replace(PROGRAM, patience=4.0))
-    game = Game(java)
-    os.kill(java.process.pid, signal.SIGSTOP)
-    with pytest.raises(EnvironmentLost, match="no answer for 4 seconds"):
-        game.act("look around")
-    assert not java.alive
+def test_a_process_that_hangs_or_dies_in_a_call_is_told_once(caplog):
+    hanging, dying = (Simulator(replace(PROGRAM, patience=patience)) for patience in (2.0, 60.0))
+    os.kill(hanging.process.pid, signal.SIGSTOP)
+    with pytest.raises(EnvironmentLost, match="no answer for 2 seconds"):
+        Game(hanging)
+    assert not hanging.alive
     with pytest.raises(EnvironmentLost, match="Java process has ended"):
-        game.act("look around")
+        Game(hanging)
+    os.kill(dying.process.pid, signal.SIGSTOP)
+    Timer(0.3, dying.process.kill).start()
+    with pytest.raises(EnvironmentLost, match="process died"):
+        Game(dying)
+    # py4j would log its tracebacks beside the sentence.
+    assert caplog.records == []
+
+
+@plays
+def test_py4j_may_complain_of_connections_that_are_not_ours(caplog):
+    from py4j.java_gateway import GatewayParameters, JavaGateway
+    from py4j.protocol import Py4JNetworkError
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gateway = JavaGateway(gateway_parameters=GatewayParameters(port=free.getsockname()[1]))
+        with pytest.raises(Py4JNetworkError):
+            gateway.jvm.java.util.ArrayList()
+    assert "An error occurred while trying to connect" in caplog.text
+
+
+@plays
+def test_a_fork_leaves_the_process_to_its_parent():
+    env = start()
+    room, pid = env.step("look around")[0], env._game.java.process.pid
+    child = os.fork()
+    if child == 0:
+        told = []
+        try:
+            with pytest.raises(EnvironmentLost, match="Java process has ended"):
+                env.step("look around")
+            env.close()
+            gc.collect()
+            other = start()
+            told = [other.step("look around")[0], other._game.java.process.pid != pid]
+        finally:
+            os._exit(told != [room, True])
+    assert os.waitpid(child, 0)[1] == 0
+    # What the child let go of is still here.
+    assert env.step("look around")[0] == room
+    assert env._game.java.process.pid == pid
 
 
 @plays
@@ -390,10 +447,13 @@ def test_a_java_that_does_not_start_is_told(monkeypatch, tmp_path):
 
 
 @plays
-def test_the_process_ends_with_a_killed_one():
+@pytest.mark.parametrize("environment", ["scienceworld", "textworldexpress"])
+def test_the_process_ends_with_a_killed_one(environment):
+    if environment == "scienceworld":
+        pytest.importorskip("scienceworld")
     code = (
         "import os, signal\n"
-        "from atlas_tune.environments.textworldexpress.simulator import simulator\n"
+        f"from atlas_tune.environments.{environment}.simulator import simulator\n"
         "print(simulator().process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -10,10 +10,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
+import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
@@ -39,6 +41,8 @@ class JavaProgram:
     """Seconds after which a call counts as hung."""
     options: tuple[str, ...] = ("-XX:+UseSerialGC",)
     """What Java itself is told."""
+    one_at_a_time: bool = False
+    """Whether calls of several threads must wait for each other, lest its games get mixed."""
 
 
 def check_installed(program: JavaProgram) -> None:
@@ -73,6 +77,38 @@ def java(program: JavaProgram) -> str:
     return found
 
 
+class _ToldAsLost(logging.Filter):
+    """Keeps py4j's tracebacks of a broken connection to itself, inside a call of ours.
+
+    There the caller is told by :class:`EnvironmentLost`. What py4j says of anybody else's
+    connection passes, as does all that others log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calling = threading.local()
+        # py4j logs some by the root logger and some by its own.
+        for name in (None, "py4j.java_gateway"):
+            logging.getLogger(name).addFilter(self)
+
+    @contextlib.contextmanager
+    def during(self) -> Iterator[None]:
+        """While one call of ours runs in this thread."""
+        self._calling.now = True
+        try:
+            yield
+        finally:
+            self._calling.now = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        from_py4j = record.module == "java_gateway" and record.exc_info is not None
+        return not (from_py4j and getattr(self._calling, "now", False))
+
+
+_told_as_lost = _ToldAsLost()
+
+
 class JavaProcess:
     """A Java process with a program in it; several threads may call it at once."""
 
@@ -83,10 +119,18 @@ class JavaProcess:
             AtlasError: a package or Java is missing, or Java does not start.
         """
         check_installed(program)
-        from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+        from py4j.java_gateway import (
+            GatewayClient,
+            GatewayParameters,
+            JavaGateway,
+            launch_gateway,
+        )
 
         self.program, self.owner = program, os.getpid()
         self.process: Popen[bytes]
+        self._turn: contextlib.AbstractContextManager[object] = (
+            threading.RLock() if program.one_at_a_time else contextlib.nullcontext()
+        )
         jar, folder = program.place()
         path = java(program)
         try:
@@ -104,11 +148,12 @@ class JavaProcess:
                 f"Java ({path}) did not start {program.title}: {error}. Run '{path} -version' to "
                 "see whether it works."
             ) from error
-        self._gateway = JavaGateway(
-            gateway_parameters=GatewayParameters(port=port, read_timeout=program.patience),
-            java_process=self.process,
-        )
+        parameters = GatewayParameters(port=port, read_timeout=program.patience)
+        self._client = GatewayClient(gateway_parameters=parameters)
+        self._gateway = JavaGateway(gateway_parameters=parameters, java_process=self.process)
+        self._gateway.set_gateway_client(self._client)
         atexit.register(self.stop)
+        _started.add(self)
 
     @property
     def alive(self) -> bool:
@@ -140,37 +185,68 @@ class JavaProcess:
         from py4j.protocol import Py4JError, Py4JJavaError
 
         title = self.program.title
-        # A fork has a copy of our socket to its parent's process; two that talk there get mixed.
         if self.owner != os.getpid() or not self.alive:
+            self.stop()
             raise EnvironmentLost(
                 f"{title}'s Java process has ended, and its episodes with it: start the task "
                 "again, and a new one is started for it."
             )
         try:
-            return function(*arguments)
-        except Py4JJavaError as error:
-            what = str(error.java_exception)
-            raise EnvironmentLost(
-                f"{title} failed in Java at {arguments!r}: {what}. Start the task again."
-            ) from error
+            with self._turn, _told_as_lost.during():
+                try:
+                    return function(*arguments)
+                except Py4JJavaError as error:
+                    # This asks Java for the words, and may be what it dies of.
+                    failure, cause = str(error.java_exception), error
         except (Py4JError, OSError) as error:
             self.stop()
             raise EnvironmentLost(
                 f"{title}'s Java process died or gave no answer for {self.program.patience:g} "
                 "seconds, and was ended: start the task again, and a new one is started for it."
             ) from error
+        raise EnvironmentLost(
+            f"{title} failed in Java at {arguments!r}: {failure}. Start the task again."
+        ) from cause
 
     def stop(self) -> None:
         """End the Java process, if it is ours and still there."""
         if self.owner != os.getpid():
             return
         atexit.unregister(self.stop)
+        # From here on py4j frees no object there, and opens no connection.
+        self._client.is_connected = False
         self.process.kill()
         # A process stuck in the kernel is dead for us all the same.
         with contextlib.suppress(TimeoutExpired):
             self.process.wait(timeout=10)
-        self._gateway.shutdown()
+        self._client.close()
 
+    def _let_go(self) -> None:
+        """In a fork: leave the process to our parent, whose connections we have copies of.
+
+        Two that talk through one get mixed; what is collected here would be freed there; py4j
+        would shut the parent's connections with ours; and Java waits for the end of its input
+        at all who hold it.
+        """
+        self._client.is_connected = False
+        for connection in self._client.deque:
+            os.close(connection.socket.detach())
+        self._client.deque.clear()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+_started: weakref.WeakSet[JavaProcess] = weakref.WeakSet()
+
+
+def _let_go_in_a_fork() -> None:
+    for process in _started:
+        process._let_go()
+
+
+# Where there is no fork there is no such function.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_a_fork)
 
 _Process = TypeVar("_Process", bound=JavaProcess)
 
@@ -192,6 +268,9 @@ class SharedJava(Generic[_Process]):
         """
         with self._lock:
             running = self._running
-            if running is None or running.owner != os.getpid() or not running.alive:
-                running = self._running = self._start()
-            return running
+            if running is not None and running.owner == os.getpid() and running.alive:
+                return running
+            if running is not None:
+                running.stop()
+            self._running = self._start()
+            return self._running

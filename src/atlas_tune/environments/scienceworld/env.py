@@ -15,10 +15,11 @@ import gymnasium
 
 from atlas_tune.environments.base import TextEnv
 from atlas_tune.environments.habits import Habits, seeded
+from atlas_tune.environments.java import check_installed
 from atlas_tune.environments.scienceworld import tables
 from atlas_tune.environments.scienceworld.expert import NOT_UNDERSTOOD, GoldExpert
 from atlas_tune.environments.scienceworld.index import agentgym_tasks, foreign_number, numbered
-from atlas_tune.environments.scienceworld.simulator import Game, check_installed, simulator
+from atlas_tune.environments.scienceworld.simulator import PROGRAM, Game, simulator
 from atlas_tune.environments.scienceworld.spelling import former, is_former, todays
 from atlas_tune.errors import UsageError, nearest
 from atlas_tune.trajectory import Trajectory
@@ -61,7 +62,7 @@ class ScienceWorld(TextEnv):
             AtlasError: the package or Java is missing.
         """
         super().__init__()
-        check_installed()
+        check_installed(PROGRAM)
         self.task_id = ""
         self._game: Game | None = None
         self._running = False
@@ -106,8 +107,8 @@ class ScienceWorld(TextEnv):
         task_id = (options or {}).get("task_id")
         task, variation = self._parsed(task_id)
         self._running = self._spells_as_before = False
-        if self._game is None or not self._game.simulator.alive:
-            self._game = simulator().game()
+        if self._game is None or self._game.java is not simulator():
+            self._game = Game(simulator())
         self._game.load(task, variation)
         self.task_id, self._score, self._running = str(task_id), 0, True
         # AgentGym's first observation: the task, then the answer to a first look.

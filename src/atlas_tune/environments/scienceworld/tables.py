@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from atlas_tune.environments.scienceworld.simulator import simulator
+from atlas_tune.environments.scienceworld.simulator import Game, simulator
 from atlas_tune.places import cache_directory
 from atlas_tune.replacing import replacing
 
@@ -52,7 +52,7 @@ def gold_path(task: str, variation: int) -> tuple[str, ...]:
     """
 
     def make() -> list[str]:
-        game = simulator().game()
+        game = Game(simulator())
         game.load(task, variation, gold=True)
         return game.texts("getGoldActionSequence")
 
@@ -75,7 +75,7 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 def _ask_variations() -> dict[str, Any]:
     table: dict[str, Any] = {name: {} for name in ("counts", *SPLITS)}
-    game = simulator().game()
+    game = Game(simulator())
     for task in task_names().values():
         # The lists are those of the loaded task, so every task is loaded once: a few seconds.
         game.load(task, 0)
