@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from atlas_tune.tune.blocked_attention import blocked_attention
 from atlas_tune.tune.chunks import Chunk
 from atlas_tune.tune.prefixes import Forest, path_of
 
@@ -143,6 +144,10 @@ class Running:
             keys, values = (torch.cat([*(p[i] for p in past), pair[i]], dim=2) for i in (0, 1))
             seen = keys.shape[2]
             before = seen - (place.end - place.begin)
+            if query.device.type == "cpu":
+                at_S = before + (torch.arange(width) if rows is None else rows)
+                found.append(blocked_attention(queries, keys, values, at_S, window, scaling))
+                continue
             is_whole = rows is None and before == 0 and (window is None or seen <= window)
             found.append(
                 nn.functional.scaled_dot_product_attention(
