@@ -50,7 +50,9 @@ def blocked_attention(
         wanted = torch.get_autocast_dtype(query.device.type)
         query, key, value = (tensor.to(wanted) for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    found: torch.Tensor = _Blocked.apply(query, key, value, at_S, window, scale)
+    found: torch.Tensor = _Blocked.apply(  # type: ignore[no-untyped-call]
+        query, key, value, at_S, window, scale
+    )
     return found
 
 
