@@ -389,14 +389,10 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
 
 
 def _placed(path: Path, base: Path) -> Path:
-    expanded = _expanded(path)
-    return expanded if expanded.parts[0].startswith("$") else base / expanded
-
-
-def _expanded(path: Path) -> Path:
     """A path with ``~`` and environment variables in place; one that is not set stays as it is,
     so that a recipe can be read where its data are not."""
-    return Path(os.path.expandvars(path.expanduser()))
+    expanded = Path(os.path.expandvars(path.expanduser()))
+    return expanded if expanded.parts[0].startswith("$") else base / expanded
 
 
 def _located(arm: ArmSettings, base: Path) -> ArmSettings:

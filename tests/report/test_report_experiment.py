@@ -19,7 +19,7 @@ from atlas_tune.report import (
     to_latex,
     to_markdown,
 )
-from atlas_tune.report.compared import restated, score_cells
+from atlas_tune.report.compared import compare, restated, score_cells
 from atlas_tune.report.figures import ratio_arms
 from atlas_tune.report.latex import escaped
 from atlas_tune.report.matrix import Pair, matrices
@@ -201,3 +201,16 @@ def test_an_arm_of_several_seeds_has_an_interval_over_seeds_and_tasks():
     assert (cell.seeds, cell.tasks, cell.value) == (2, 40, 0.375)
     low, high = cell.interval
     assert low < 0.25 < 0.5 < high  # the two models alone are that far apart
+
+
+def test_a_lost_game_at_minus_one_is_compared_as_a_share_of_the_whole_range():
+    scores = TaskScores(
+        environment="textcraft",
+        tasks=["a", "b", "c"],
+        scores=[
+            SeedScores(arm="all", seed=0, values=[-1, -1, 0]),
+            SeedScores(arm="critical", seed=0, values=[1, 0, 1]),
+        ],
+    )
+    (found,) = compare([scores], {"textcraft": "reward"}, [("critical", "all")], 0.05)
+    assert (found.wins, found.difference) == (3, pytest.approx((2 + 1 + 1) / 3 / 2))

@@ -30,6 +30,9 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """Pairs of arms on the same tasks with the same seeds; one family of environments for Holm.
 
+    Differences are shares of the range of scores: 1, or 2 where scores fall below 0 (a game that
+    is lost gives -1 in TextWorldExpress).
+
     Args:
         scores: by environment; an arm without scores there is left out.
         metrics: by environment, what the scores are.
@@ -43,7 +46,7 @@ def compare(
         for place, found in by_place.items():
             ours, theirs = found.runs(arm), found.runs(against)
             if _share(ours, theirs):
-                differences[place] = paired_differences(ours, theirs)
+                differences[place] = paired_differences(ours, theirs) / _range(found)
         for place, finding in verdicts(differences, delta).items():
             figures = asdict(finding)
             figures.pop("equivalence_p_value")
@@ -58,6 +61,11 @@ def compare(
                 )
             )
     return tuple(compared)
+
+
+def _range(scores: TaskScores) -> float:
+    values = (value for one in scores.scores for value in one.values if value is not None)
+    return 2.0 if min(values) < 0 else 1.0
 
 
 def _share(arm: Runs, against: Runs) -> bool:
