@@ -103,6 +103,29 @@ def test_a_single_episode_whose_prompt_is_all_shared():
     assert policy.replies({}) == {}
 
 
+def test_rows_that_have_ended_are_left_behind_and_their_slots_are_not_kept():
+    model, tokenizer = sharp_llama(), tiny_tokenizer()
+    conversations = {str(i): opening(i) for i in range(6)}
+    plain = {key: Alone(model, tokenizer, 40) for key in conversations}
+    said = {key: alone.reply(conversations[key]) for key, alone in plain.items()}
+    prompts = [
+        tokenizer(render_text(tokenizer, messages, generation_prompt=True))["input_ids"]
+        for messages in conversations.values()
+    ]
+    lengths = [
+        len(alone.ids) - len(ids) for alone, ids in zip(plain.values(), prompts, strict=True)
+    ]
+    fed = []
+    model.model.embed_tokens.register_forward_hook(lambda m, args, out: fed.append(out.shape[0]))
+    policy = LocalPolicy(model, tokenizer, max_new_tokens=40)
+    assert policy.replies(conversations) == said
+    # The first token needs no step of its own: it follows from reading the prompts.
+    writing = [sum(n > place for n in lengths) for place in range(1, max(lengths))]
+    assert len(set(writing)) > 2
+    steps = fed[-len(writing) :]
+    assert all(alive <= rows < 2 * alive for alive, rows in zip(writing, steps, strict=True))
+
+
 def test_the_shared_beginning_is_read_once():
     model, tokenizer = sharp_llama(), tiny_tokenizer()
     seen = []

@@ -38,9 +38,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self._values = self._grown(self._values, needed)
         self._keys[:, :, self.length : needed] = key_states
         self._values[:, :, self.length : needed] = value_states
-        self.length = needed
-        self.keys = self._keys[:, :, :needed]
-        self.values = self._values[:, :, :needed]
+        self._show(needed)
+        assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
     def _grown(self, buffer: torch.Tensor, needed: int) -> torch.Tensor:
@@ -58,8 +57,38 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         if self.length:
             self._keys = self._keys[indices]
             self._values = self._values[indices]
-            self.keys = self._keys[:, :, : self.length]
-            self.values = self._values[:, :, : self.length]
+            self._show(self.length)
+
+    def rows(self, indices: torch.Tensor) -> GrowingLayer:
+        """A copy of the given episodes."""
+        copy = GrowingLayer()
+        if self.length:
+            assert self.keys is not None and self.values is not None
+            copy.update(self.keys[indices], self.values[indices])
+        return copy
+
+    def take_back(self, rows: GrowingLayer, indices: torch.Tensor) -> None:
+        """Append what a copy of the given episodes has gained; zeros for the other episodes."""
+        old, new = self.length, rows.length
+        assert rows.keys is not None and rows.values is not None
+        more = self._keys.new_zeros(*self._keys.shape[:2], new - old, self._keys.shape[3])
+        self.update(more, more)
+        self._keys[indices, :, old:new] = rows.keys[:, :, old:]
+        self._values[indices, :, old:new] = rows.values[:, :, old:]
+
+    def choose(self, places_BP: torch.Tensor) -> None:
+        """Keep the positions at these places of each episode, in this order."""
+        episodes_B1 = torch.arange(len(places_BP), device=places_BP.device)[:, None]
+        # Chosen with the heads last, whole vectors are copied.
+        self._keys = self._keys.transpose(1, 2)[episodes_B1, places_BP].transpose(1, 2)
+        self._values = self._values.transpose(1, 2)[episodes_B1, places_BP].transpose(1, 2)
+        self._show(places_BP.shape[1])
+
+    def _show(self, length: int) -> None:
+        """Let attention see the first positions of the buffers."""
+        self.length = length
+        self.keys = self._keys[:, :, :length]
+        self.values = self._values[:, :, :length]
 
 
 def growing_cache(config: PreTrainedConfig) -> Cache:
@@ -70,3 +99,8 @@ def growing_cache(config: PreTrainedConfig) -> Cache:
     """
     text_config = config.get_text_config(decoder=True)
     return Cache(layers=[GrowingLayer() for _ in range(text_config.num_hidden_layers)])
+
+
+def layers_of(cache: Cache) -> list[GrowingLayer]:
+    """The layers of a growing cache."""
+    return [layer for layer in cache.layers if isinstance(layer, GrowingLayer)]

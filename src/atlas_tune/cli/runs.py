@@ -81,6 +81,9 @@ def report(
         Path, typer.Argument(help="A run directory, or one that holds a results.json.")
     ],
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown.")] = False,
+    brief: Annotated[
+        bool, typer.Option(help="With --markdown: the statements and the main table alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge results again from their scores of tasks, write their report, and print its table."""
@@ -93,7 +96,7 @@ def report(
     if as_json:
         print(results.model_dump_json())
     elif markdown:
-        print(to_markdown(results))
+        print(to_markdown(results, brief=brief))
     else:
         print_tables(to_console(results))
         say(f"Report: {index}")

@@ -284,6 +284,7 @@ def _quarantined(
                 place = f"{arm.name}, trajectory {trajectory_id[:12]}"
                 found.append(Quarantined(place=place, reason=reason))
     for stage in (evaluate_stage(*evaluated) for evaluated in done.rollouts):
-        for task, reason in manifest.returned(stage)["errors"].items():
+        # An evaluation that an earlier version of this code finished has told of none.
+        for task, reason in manifest.returned(stage).get("errors", {}).items():
             found.append(Quarantined(place=f"{stage}, {task}", reason=reason))
     return tuple(dict.fromkeys(found))

@@ -21,18 +21,22 @@ _MOST_OTHERS = 20
 """More comparisons than that push what matters out of a terminal."""
 
 
-def to_markdown(results: Results) -> str:
-    """Statements, training signals, scores and comparisons, with date, machine and command."""
+def to_markdown(results: Results, *, brief: bool = False) -> str:
+    """Statements, training signals, scores and comparisons, with date, machine and command.
+
+    ``brief`` leaves out the tables behind the statements: it is what the README shows.
+    """
     parts = [f"**{_plain(under_way)}**\n"] if (under_way := progress(results)) else []
     told = statements(results)
     if told.made:
         parts.append("\n".join(f"- {_plain(one.sentence)}" for one in told.made) + "\n")
         parts += [f"{_plain(' '.join(told.cautions))}\n"] if told.cautions else []
     parts += [f"{_plain(signal_table(results).caption)}\n", _markdown_table(text_rows(results), 1)]
-    parts += [f"{_ranges(results)}\n", _markdown_table(_score_rows(results), text_columns=1)]
-    if results.comparisons:
+    if not brief:
+        parts += [f"{_ranges(results)}\n", _markdown_table(_score_rows(results), text_columns=1)]
+    if results.comparisons and not brief:
         parts.append(_markdown_table(_comparison_rows(results), text_columns=3))
-    if results.failures:
+    if results.failures and not brief:
         parts.append(_markdown_table(_failure_rows(results), text_columns=2))
     machine = _plain(", ".join(f"{key} {value}" for key, value in results.machine.items()))
     on = f" on {machine}" if machine else ""

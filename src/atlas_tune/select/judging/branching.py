@@ -150,15 +150,14 @@ class BranchReader:
         """
         import torch
 
-        from atlas_tune.agents.kv_cache import GrowingLayer, growing_cache
+        from atlas_tune.agents.kv_cache import growing_cache, layers_of
 
         lengths = [len(end) for end in ends]
         width, rows = max(lengths), len(ends)
         copies = growing_cache(self.model.config)
         length = len(self._cached)
-        for own, copy in zip(self._layers(), copies.layers, strict=True):
+        for own, copy in zip(self._layers(), layers_of(copies), strict=True):
             if length:
-                assert isinstance(copy, GrowingLayer)
                 assert own.keys is not None and own.values is not None
                 copy.update(
                     own.keys[:, :, :length].expand(rows, -1, -1, -1),
@@ -203,7 +202,6 @@ class BranchReader:
         self._cached = self._cached[:length]
 
     def _layers(self) -> list[GrowingLayer]:
-        from atlas_tune.agents.kv_cache import GrowingLayer
+        from atlas_tune.agents.kv_cache import layers_of
 
-        layers = self._cache.layers if self._cache is not None else ()
-        return [layer for layer in layers if isinstance(layer, GrowingLayer)]
+        return [] if self._cache is None else layers_of(self._cache)

@@ -1,0 +1,58 @@
+"""What a batch holds stays what each row alone would hold, however its rows are moved."""
+
+import copy
+
+import torch
+
+from atlas_tune.agents.batch import Batch, Row
+from tiny_model import tiny_llama
+
+PROMPTS = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8, 10, 11, 12]]
+NEXT = [[20], [21], [22]]
+
+
+def alone(model, *segments):
+    """The logits after the last token, everything read at once."""
+    ids = [token for segment in segments for token in segment]
+    return model(input_ids=torch.tensor([ids])).logits[:, -1]
+
+
+def begun(model):
+    """Three rows of which two have written more, each while the others waited."""
+    rows = [Row(str(i)) for i in range(3)]
+    batch, segments = Batch.read(model, rows, PROMPTS)
+    batch.feed(segments)
+    for token in range(13, 19):
+        batch.feed([[token], [], []])
+        batch.feed([[], [token], []])
+    written = list(range(13, 19))
+    return batch, [PROMPTS[0] + written, PROMPTS[1] + written, PROMPTS[2]]
+
+
+@torch.inference_mode()
+def test_packing_hides_nothing_and_moves_slots_together():
+    model = tiny_llama().eval()
+    batch, read = begun(model)
+    assert [row.tokens for row in batch.rows] == [len(ids) for ids in read]
+    packed = copy.deepcopy(batch)
+    packed.pack()
+    assert (packed.mask_BL.shape[1], batch.mask_BL.shape[1]) == (10, 19)
+    expected = torch.cat([alone(model, ids, more) for ids, more in zip(read, NEXT, strict=True)])
+    assert torch.allclose(batch.feed(NEXT), expected, atol=1e-6)
+    assert torch.allclose(packed.feed(NEXT), expected, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_copies_go_on_alone_and_are_taken_back():
+    model = tiny_llama().eval()
+    batch, read = begun(model)
+    some = batch.some([2, 0])
+    found = some.feed([[30], [31]])
+    expected = torch.cat([alone(model, read[2], [30]), alone(model, read[0], [31])])
+    assert torch.allclose(found, expected, atol=1e-6)
+    some.feed([[32], [33]])
+    batch.take_back(some, [2, 0])
+    read = [read[0] + [31, 33], read[1], read[2] + [30, 32]]
+    assert [row.tokens for row in batch.rows] == [len(ids) for ids in read]
+    expected = torch.cat([alone(model, ids, more) for ids, more in zip(read, NEXT, strict=True)])
+    assert torch.allclose(batch.feed(NEXT), expected, atol=1e-6)
