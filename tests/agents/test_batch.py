@@ -5,6 +5,7 @@ import copy
 import torch
 
 from atlas_tune.agents.batch import Batch, Row
+from atlas_tune.agents.grouping import alike
 from tiny_model import tiny_llama
 
 PROMPTS = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8, 10, 11, 12]]
@@ -51,8 +52,33 @@ def test_copies_go_on_alone_and_are_taken_back():
     expected = torch.cat([alone(model, read[2], [30]), alone(model, read[0], [31])])
     assert torch.allclose(found, expected, atol=1e-6)
     some.feed([[32], [33]])
-    batch.take_back(some, [2, 0])
+    batch.take_back([some], [[2, 0]])
     read = [read[0] + [31, 33], read[1], read[2] + [30, 32]]
     assert [row.tokens for row in batch.rows] == [len(ids) for ids in read]
     expected = torch.cat([alone(model, ids, more) for ids, more in zip(read, NEXT, strict=True)])
     assert torch.allclose(batch.feed(NEXT), expected, atol=1e-6)
+
+
+def test_groups_cost_least():
+    # One pass for all reads 3 x 100; the long one by itself saves 180 for a pass of 50.
+    assert alike([10, 100, 8], one_pass=50) == [[0, 2], [1]]
+    assert alike([10, 100, 8], one_pass=200) == [[0, 1, 2]]
+    assert alike([10, 100, 8], one_pass=0) == [[2], [0], [1]]
+    assert alike([7], one_pass=0) == [[0]]
+
+
+@torch.inference_mode()
+def test_a_row_that_gets_much_more_is_read_by_itself():
+    model = tiny_llama().eval()
+    batch, read = begun(model)
+    fed = []
+    model.model.embed_tokens.register_forward_hook(lambda m, args, out: fed.append(out.shape[:2]))
+    more = [[20, 21], list(range(20, 220)), [22]]
+    found = batch.feed(more)
+    assert fed == [(2, 2), (1, 200)]
+    read = [ids + new for ids, new in zip(read, more, strict=True)]
+    assert [row.tokens for row in batch.rows] == [len(ids) for ids in read]
+    expected = torch.cat([alone(model, ids) for ids in read])
+    assert torch.allclose(found, expected, atol=1e-5)
+    expected = torch.cat([alone(model, ids, new) for ids, new in zip(read, NEXT, strict=True)])
+    assert torch.allclose(batch.feed(NEXT), expected, atol=1e-5)

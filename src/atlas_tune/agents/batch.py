@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from atlas_tune.agents.grouping import alike
 from atlas_tune.agents.kv_cache import growing_cache, layers_of
 from atlas_tune.agents.prefixes import longest_of_each, shared_prefix
 
@@ -91,7 +92,24 @@ class Batch:
         return batch, [ids[-1:] for ids in prompts]
 
     def feed(self, segments: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read each row's new tokens; returns the logits after the last one, ``[B, V]``."""
+        """Read each row's new tokens; returns the logits after the last one, ``[B, V]``.
+
+        Rows that get much more than others are read by themselves, not to pad all to their length.
+        """
+        groups = alike([len(segment) for segment in segments])
+        if len(groups) == 1:
+            return self._feed(segments)
+        parts = [self.some(group) for group in groups]
+        logits_BV = torch.cat(
+            [
+                part._feed([segments[i] for i in group])
+                for part, group in zip(parts, groups, strict=True)
+            ]
+        )
+        self.take_back(parts, groups)
+        return logits_BV[torch.tensor([i for group in groups for i in group]).argsort()]
+
+    def _feed(self, segments: Sequence[Sequence[int]]) -> torch.Tensor:
         width = max(len(segment) for segment in segments)
         device = self.model.device
         ids_BS = torch.tensor([[0] * (width - len(s)) + [*s] for s in segments], device=device)
@@ -125,15 +143,25 @@ class Batch:
         copies = Cache(layers=[layer.rows(index_B) for layer in layers_of(self.cache)])
         return Batch(self.model, [self.rows[i] for i in indices], copies, self.mask_BL[index_B])
 
-    def take_back(self, some: Batch, indices: Sequence[int]) -> None:
-        """Put behind these rows what their copies have read since; hidden from the others."""
-        index_B = torch.tensor(indices, device=self.model.device)
-        for layer, its in zip(layers_of(self.cache), layers_of(some.cache), strict=True):
-            layer.take_back(its, index_B)
-        new_BL = some.mask_BL[:, self.mask_BL.shape[1] :]
-        hidden_BL = new_BL.new_zeros(len(self.rows), new_BL.shape[1])
-        hidden_BL[index_B] = new_BL
-        self.mask_BL = torch.cat([self.mask_BL, hidden_BL], dim=1)
+    def take_back(self, parts: Sequence[Batch], places: Sequence[Sequence[int]]) -> None:
+        """Put behind the rows at these places what copies of them have read since.
+
+        The last slots of all parts come to stand below each other; a row has hidden slots before
+        its own where another part has read more, or where it is in no part.
+        """
+        old = self.mask_BL.shape[1]
+        width = max(part.mask_BL.shape[1] for part in parts) - old
+        new_BL = self.mask_BL.new_zeros(len(self.rows), width)
+        for layer in layers_of(self.cache):
+            layer.extend(width)
+        for part, place in zip(parts, places, strict=True):
+            index_B = torch.tensor(place, device=self.model.device)
+            its_BL = part.mask_BL[:, old:]
+            new_BL[index_B, width - its_BL.shape[1] :] = its_BL
+            layers = zip(layers_of(self.cache), layers_of(part.cache), strict=True)
+            for layer, its in layers:
+                layer.take_back(its, index_B, old)
+        self.mask_BL = torch.cat([self.mask_BL, new_BL], dim=1)
 
     def pack(self) -> None:
         """Move real slots together where many are hidden. Keys carry their positions with them."""

@@ -67,14 +67,23 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             copy.update(self.keys[indices], self.values[indices])
         return copy
 
-    def take_back(self, rows: GrowingLayer, indices: torch.Tensor) -> None:
-        """Append what a copy of the given episodes has gained; zeros for the other episodes."""
-        old, new = self.length, rows.length
+    def extend(self, width: int) -> None:
+        """Append so many positions of zeros to every episode."""
+        keys, values = (
+            buffer.new_zeros(*buffer.shape[:2], width, buffer.shape[3])
+            for buffer in (self._keys, self._values)
+        )
+        self.update(keys, values)
+
+    def take_back(self, rows: GrowingLayer, indices: torch.Tensor, known: int) -> None:
+        """Write what a copy of the given episodes has gained into their last positions.
+
+        ``known`` is how many positions the copy began with.
+        """
         assert rows.keys is not None and rows.values is not None
-        more = self._keys.new_zeros(*self._keys.shape[:2], new - old, self._keys.shape[3])
-        self.update(more, more)
-        self._keys[indices, :, old:new] = rows.keys[:, :, old:]
-        self._values[indices, :, old:new] = rows.values[:, :, old:]
+        begin = self.length - (rows.length - known)
+        self._keys[indices, :, begin : self.length] = rows.keys[:, :, known:]
+        self._values[indices, :, begin : self.length] = rows.values[:, :, known:]
 
     def choose(self, places_BP: torch.Tensor) -> None:
         """Keep the positions at these places of each episode, in this order."""

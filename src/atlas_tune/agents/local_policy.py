@@ -124,7 +124,9 @@ class LocalPolicy:
         self._batch = None
         for row in batch.rows:
             row.seed = seeds[row.key]
-        written = self._written(batch, batch.feed(segments), 0)
+        logits_BV = batch.feed(segments)
+        batch.pack()
+        written = self._written(batch, logits_BV, 0)
         self._batch = batch
         return {
             row.key: self._finish(row, ids) for row, ids in zip(batch.rows, written, strict=True)
@@ -158,7 +160,6 @@ class LocalPolicy:
         kept = [i for i, row in enumerate(batch.rows) if row.key in texts]
         if len(kept) < len(batch.rows):
             batch.select(kept)
-        batch.pack()
         segments = [self._gained(row, texts[row.key]) for row in batch.rows]
         lengths = {
             row.key: row.tokens + len(segment)
@@ -207,7 +208,7 @@ class LocalPolicy:
             logits_BV = batch.feed([[c] if i in going else [] for i, c in enumerate(chosen)])
         some = batch.some(going)
         rest = self._written(some, some.feed([[chosen[i]] for i in going]), place)
-        batch.take_back(some, going)
+        batch.take_back([some], [going])
         for i, tokens in zip(going, rest, strict=True):
             written[i] += tokens
         return written
