@@ -94,6 +94,9 @@ def test_the_trained_tokens_are_marked(call, store):
     assert f"〖{step}" in printed
     assert printed.count("〖") == printed.count("〗") == 1
     assert f"{store[0].trajectory_id[:12]}:" in printed
+    number = store[0].agent_steps[0].step_id
+    (counted,) = re.findall(rf"step {number} \(plan creation\): (\d+) tokens trained", printed)
+    assert f": {counted} of " in printed
     code, printed, _ = call(*words, "--trajectory", store[2].trajectory_id[:9])
     assert f"{store[2].trajectory_id[:12]}:" in printed
     code, _, told = call(*words, "--trajectory", "nothing")

@@ -49,6 +49,13 @@ def test_a_page_of_twenty_arms_is_whole_and_its_links_lead_somewhere(page):
     assert sum(link.startswith("#transcript-") for link in parsed.links) == 20
 
 
+def test_a_page_of_twenty_arms_can_be_sent_by_mail(page):
+    assert len(page.encode()) < 1_300_000
+    # The look of an arm is drawn once, however many rows have it.
+    assert page.count('<symbol id="look-') == 20
+    assert page.count('<use href="#look-') > 800
+
+
 def test_many_curves_do_not_explode_the_legends(experiment, page):
     assert len(experiment.arms) == 20
     assert len(featured(experiment)) == MOST_FEATURED
@@ -138,6 +145,41 @@ def test_the_ratios_are_those_of_the_main_selector_between_nothing_and_everythin
     assert ratio_arms(synthetic.results()) == []
 
 
+def test_a_policy_started_after_the_selected_steps_is_held_against_matched_random_ones(
+    experiment, page
+):
+    section = page[page.index('<section id="criticality">') :].partition("</section>")[0]
+    (row, _) = re.findall(r"<tr><th scope=\"row\">.*?</tr>", section, re.DOTALL)
+    cells = [" ".join(re.sub("<.*?>", " ", cell).split()) for cell in row.split("</td>")]
+    assert cells[:-1] == [
+        "critical textcraft",
+        "base",
+        "90",
+        "140",
+        "21.0%",
+        "40.0%",
+        "52.0%",
+        "47.0%",
+        "+5.0 −2.0 to +12.0",
+        "+12.0 +5.0 to +19.0",
+        "+6.0",
+        "+6.0 −1.0 to +13.0",
+    ]
+    markdown = to_markdown(experiment)
+    assert (
+        "| critical | textcraft | base | 90 | 140 | 52.0% | 47.0% | +5.0 (−2.0 to +12.0) | +12.0 "
+        "| +6.0 | +6.0 (−1.0 to +13.0) |"
+    ) in markdown
+    assert r"critical & textcraft & base & 90 & 140 & 52.0\% & 47.0\% & +5.0 " in to_latex(
+        experiment
+    )
+    # Where there is no other step to draw there is no difference, and none is made up.
+    absent = ("after_random", "after_difference", "after_interval", "matched_random")
+    bare = experiment.criticality[0].model_dump() | dict.fromkeys((*absent, "difference"))
+    alone = to_markdown(changed(experiment, criticality=[bare | {"interval": None}]))
+    assert "| 52.0% | – | – | +12.0 | – | – |" in alone
+
+
 def test_an_injected_script_in_a_transcript_stays_text():
     record = synthetic.results().model_dump()
     hostile = record["transcripts"][0] | {"task_id": ATTACK, "transcript_id": ATTACK}
@@ -150,9 +192,9 @@ def test_an_injected_script_in_a_transcript_stays_text():
 
 def test_a_latex_table_is_well_formed_and_holds_the_numbers(experiment):
     text = to_latex(experiment)
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     for rule in ("toprule", "midrule", "bottomrule"):
-        assert text.count(rf"\{rule}") == 2
+        assert text.count(rf"\{rule}") == 3
     for columns, body in re.findall(r"\\begin{tabular}{(\w+)}\n(.*?)\\end{tabular}", text, re.S):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert rows

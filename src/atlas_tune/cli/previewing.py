@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,22 +68,23 @@ def preview(
     if notice is not None:
         say(notice)
     previews = [Preview.of(row) for row in written]
-    if html is None:
-        for one in previews:
-            _show(one)
-        return
     sidecar = labels_beside(selection)
     labels = read_labels(sidecar) if sidecar.is_file() else ()
     kinds = kinds_of(shown, selections, labels)
+    if html is None:
+        for one in previews:
+            _show(one, kinds)
+        return
     replace_file(html, render_preview(previews, kinds, model, len(known) - len(shown)))
     say(f"{len(previews)} rows of {len(shown)} trajectories in {html}")
 
 
-def _show(one: Preview) -> None:
+def _show(one: Preview, kinds: Mapping[tuple[str, int], str]) -> None:
     """Print a row: trained tokens in colour on a screen, in brackets where there is none."""
     from rich.console import Console
     from rich.text import Text
 
+    from atlas_tune.report.wording import kind_name
     from atlas_tune.trajectory.visible import visible
 
     console = Console(highlight=False, soft_wrap=True)
@@ -96,7 +98,13 @@ def _show(one: Preview) -> None:
         else:
             text.append(f"{_OPEN}{words}{_CLOSE}")
     console.print(text)
+    console.print()
+    for piece in one.pieces:
+        if piece.step_id is not None:
+            kind = kinds.get((one.trajectory_id, piece.step_id))
+            named = f" ({kind_name(kind)})" if kind else ""
+            console.print(f"step {piece.step_id}{named}: {piece.tokens:,} tokens trained")
     console.print(
-        f"\n{one.trajectory_id[:12]}: {one.supervised:,} of {one.tokens:,} tokens are trained "
+        f"{one.trajectory_id[:12]}: {one.supervised:,} of {one.tokens:,} tokens are trained "
         f"({one.supervised / one.tokens:.1%}), {one.computed:,} are computed."
     )

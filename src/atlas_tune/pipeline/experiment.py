@@ -9,6 +9,7 @@ from functools import cached_property
 from atlas_tune.agents.local_model import model_digest, resolve_model
 from atlas_tune.errors import UsageError, nearest
 from atlas_tune.pipeline.acting import Acting, Place, acting_stage
+from atlas_tune.pipeline.auditing import auditing_stage
 from atlas_tune.pipeline.choosing import choosing_stage
 from atlas_tune.pipeline.gathering import check_data, data_stage
 from atlas_tune.pipeline.layout import Layout
@@ -134,6 +135,22 @@ class Experiment:
             for arm in self.recipe.arms:
                 if only.wants_arm(arm.name):
                     yield self._model(arm, seed, only)
+
+    def audits(self, only: Only = EVERYTHING) -> Iterator[Stage]:
+        """The audits that are asked for. They are of the training runs and not of a place, and of
+        an arm that is drawn for each seed they see the first draw."""
+        first = self.recipe.seeds[0]
+        if only.places or (only.seeds and first not in only.seeds):
+            return
+        for arm in self.recipe.audited():
+            if only.wants_arm(arm.name):
+                yield auditing_stage(
+                    self.recipe,
+                    self.layout,
+                    arm,
+                    lambda: (self.base, self.base_digest),
+                    lambda: self.trajectories,
+                )
 
     def _model(self, arm: ArmSettings | None, seed: int | None, only: Only) -> ModelStages:
         if arm is None or seed is None:

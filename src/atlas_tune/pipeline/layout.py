@@ -57,10 +57,31 @@ class Layout:
     def rollouts(self, arm: str, seed: int | None, environment: str) -> Path:
         """What a model did in an environment; the untuned model has no seed."""
         folder = self.directory / "rollouts" / arm / ("base" if seed is None else str(seed))
-        # That of a server is a URL.
-        return folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', environment)}.jsonl"
+        return folder / f"{_in_a_path(environment)}.jsonl"
+
+    def audits(self, arm: str) -> Path:
+        """The directory of what was measured of an arm's steps."""
+        return self.directory / "audits" / arm
+
+    def audit(self, arm: str, environment: str) -> Path:
+        """The directory of what was measured of an arm's steps in one environment."""
+        return self.audits(arm) / _in_a_path(environment)
+
+    @property
+    def audit_files(self) -> Path:
+        """Replays and rollouts from inside runs; the audits of all arms share them."""
+        return self.directory / "audit_files"
 
     @property
     def report(self) -> Path:
         """The directory of the report."""
         return self.directory / "report"
+
+
+def _in_a_path(environment: str) -> str:
+    """An environment's name as a file's: that of a server is a URL.
+
+    >>> _in_a_path("agentgym:webshop@http://127.0.0.1:36001")
+    'agentgym-webshop-http-127.0.0.1-36001'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", environment)

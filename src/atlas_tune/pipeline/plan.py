@@ -44,6 +44,8 @@ def plan(experiment: Experiment, only: Only = EVERYTHING) -> list[Planned]:
                 planned[-1] = Planned(model.tuning.name, State.CHANGED, again)
         for stage in model.acting:
             look(stage)
+    for stage in experiment.audits(only):
+        look(stage)
     return planned
 
 

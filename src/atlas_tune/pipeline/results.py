@@ -10,6 +10,7 @@ from typing import Any
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout
 from atlas_tune.evaluate.statistics import bootstrap_mean, wilson_interval
+from atlas_tune.pipeline.audited import audited
 from atlas_tune.pipeline.evaluations import Evaluations
 from atlas_tune.pipeline.examples import examples
 from atlas_tune.pipeline.experiment import Experiment
@@ -17,7 +18,7 @@ from atlas_tune.pipeline.failed import failures
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.provenance import versions
-from atlas_tune.pipeline.stage import DATA, evaluate_stage, select_stage, tune_stage
+from atlas_tune.pipeline.stage import DATA, audit_stage, evaluate_stage, select_stage, tune_stage
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
 from atlas_tune.report.compared import compare, score_cells
 from atlas_tune.report.results import (
@@ -96,6 +97,7 @@ def build_results(experiment: Experiment) -> Results:
         reward_per_step=_reward_curves(done),
         failures=failed,
         transcripts=transcripts,
+        criticality=audited(recipe, layout, manifest),
         examples=examples(trajectories, selections, labels, _proposed(recipe)),
         notes=recipe.notes,
         quarantined=_quarantined(recipe, layout, manifest, done),
@@ -283,6 +285,9 @@ def _quarantined(
             for trajectory_id, reason in reasons.items():
                 place = f"{arm.name}, trajectory {trajectory_id[:12]}"
                 found.append(Quarantined(place=place, reason=reason))
+    for stage in map(audit_stage, (arm.name for arm in recipe.audited())):
+        for missing in manifest.returned(stage)["left_out"] if manifest.finished(stage) else ():
+            found.append(Quarantined(place=f"{stage}, {missing['what']}", reason=missing["reason"]))
     for stage in (evaluate_stage(*evaluated) for evaluated in done.rollouts):
         # An evaluation that an earlier version of this code finished has told of none.
         for task, reason in manifest.returned(stage).get("errors", {}).items():

@@ -38,6 +38,8 @@ def run_recipe(
         do(stage, manifest)
     for model in experiment.models(only):
         _do_model(model, manifest, keep=recipe.keep_weights)
+    for stage in experiment.audits(only):
+        do(stage, manifest)
     return write_report(build_results(experiment), layout.report)
 
 

@@ -41,6 +41,11 @@ def tune_stage(arm: str, seed: int) -> str:
     return f"tune {arm}, seed {seed}"
 
 
+def audit_stage(arm: str) -> str:
+    """Measuring the steps that an arm selects."""
+    return f"audit {arm}"
+
+
 def evaluate_stage(arm: str, seed: int | None, place: str) -> str:
     """Letting a model act in an environment; the untuned model has no seed."""
     model = arm if seed is None else f"{arm}, seed {seed}"

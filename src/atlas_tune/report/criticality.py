@@ -13,9 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.report.results_file import replace_file
-from atlas_tune.select.auditing.criticality import Criticality
+from atlas_tune.select.auditing.criticality import Criticality, Measured
 
 RECORD = "criticality.json"
+_OWN = 0.95
+"""A control of which more is the selection itself says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ def load_criticality(path: Path) -> tuple[Made, Criticality]:
     if not isinstance(record, dict):
         raise AtlasError(f"{path} holds no measurement: it is no JSON object.")
     return parse_criticality(record, str(path))
+
+
+def has_control(one: Measured) -> bool:
+    """Whether the matched random steps are others than the selection's own."""
+    return one.control_own is None or one.control_own <= _OWN
 
 
 @cache

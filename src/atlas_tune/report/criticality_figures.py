@@ -91,10 +91,7 @@ def position_panels(found: Criticality) -> list[Markup]:
     """Per selection, where in their runs its steps lie."""
     taking = [one for one in found.selections if one.steps]
     highest = max((max(_shares(one)) for one in taking), default=1.0)
-    return [
-        position_panel(number, one.name, _shares(one), highest, _TOGETHER)
-        for number, one in enumerate(taking)
-    ]
+    return [position_panel(one.name, _shares(one), highest, _TOGETHER) for one in taking]
 
 
 def _shares(one: Measured) -> Sequence[float]:

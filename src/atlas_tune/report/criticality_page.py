@@ -9,14 +9,12 @@ import jinja2
 
 from atlas_tune import __version__
 from atlas_tune.report import wording
-from atlas_tune.report.criticality import Made
+from atlas_tune.report.criticality import Made, has_control
 from atlas_tune.report.criticality_figures import overlap_panel, position_panels
 from atlas_tune.report.templating import templates
 from atlas_tune.select.auditing.criticality import Criticality, Measured
 from atlas_tune.select.auditing.resampling import Figure
 
-_OWN = 0.95
-"""A control of which more is the selection itself says nothing."""
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -49,7 +47,7 @@ def render_criticality(made: Made, found: Criticality) -> str:
             made=made,
             found=found,
             glance=[
-                (one, _has_control(one), *(answer_of(figure) for figure in _gains(one)))
+                (one, has_control(one), *(answer_of(figure) for figure in _gains(one)))
                 for one in found.selections
             ],
             acted=found.policy is not None,
@@ -65,11 +63,6 @@ def _gains(one: Measured) -> tuple[Figure | None, Figure | None, Figure | None]:
     """The differences from matched random steps: precision, return alone, a policy's gain."""
     started = None if one.started is None else one.started.success.gain_difference
     return one.necessity.precision_gain, one.sufficiency.reward_gain, started
-
-
-def _has_control(one: Measured) -> bool:
-    """Whether the matched random steps are others than the selection's own."""
-    return one.control_own is None or one.control_own <= _OWN
 
 
 def answer_of(figure: Figure | None) -> Answer:

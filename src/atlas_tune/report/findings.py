@@ -158,8 +158,9 @@ class Started(Value):
 
     Values are the share of successes of a policy that goes on from inside recorded runs, meant
     over the selection's steps. ``matched_random`` steps are as many of the same runs, matched in
-    position and tokens; the later a policy starts the nearer it is to the goal, so the difference
-    to them says more than the gain.
+    position and tokens; the later a policy starts the nearer it is to the goal, so the differences
+    to them say more than the values. Where a control has nearly no other steps than the
+    selection, there is nothing to hold it against, and they are None.
     """
 
     selection: str
@@ -167,6 +168,10 @@ class Started(Value):
     policy: str = ""
     """The name of the model that goes on."""
     runs: Count
+    steps: Count | None = None
+    """Those of the selection in these runs."""
+    from_start: float | None = None
+    """The policy in the same tasks from their beginning, over runs."""
     before: float
     """Started just before each selected step."""
     after: float
@@ -174,6 +179,12 @@ class Started(Value):
     gain: float
     """After minus before."""
     gain_interval: Interval | None = None
+    after_random: float | None = None
+    """Started just after matched random steps."""
+    after_difference: float | None = None
+    """After the selected steps minus after matched random ones, in the same runs."""
+    after_interval: Interval | None = None
+    """95%, of that difference, bootstrap by trajectory."""
     matched_random: float | None = None
     """The same gain of matched random steps."""
     difference: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atlas_tune.report import wording
+from atlas_tune.report import started, wording
 from atlas_tune.report.results import Comparison, Results
 from atlas_tune.report.statements import main_comparisons
 from atlas_tune.report.summary import progress
@@ -27,7 +27,7 @@ _ESCAPED = str.maketrans(
 
 
 def to_latex(results: Results) -> str:
-    r"""Two floating tables: the training signals, and the main arm's comparisons.
+    r"""Floating tables: the training signals, the main arm's comparisons, and the audits if any.
 
     They need ``\usepackage[T1]{fontenc}`` and ``\usepackage{booktabs}`` and are read in with
     ``\input{tables.tex}``.
@@ -44,6 +44,8 @@ def to_latex(results: Results) -> str:
     found = main_comparisons(results)
     if found:
         parts += ["", _comparisons(results, found)]
+    if results.criticality:
+        parts += ["", _started(results)]
     return "\n".join(parts) + "\n"
 
 
@@ -92,6 +94,13 @@ def _comparisons(results: Results, found: Sequence[Comparison]) -> str:
         "over the environments."
     )
     return _table("l" * (len(head) - 4) + "rrrl", head, rows, caption, "comparisons")
+
+
+def _started(results: Results) -> str:
+    rows = [[escaped(cell) for cell in row] for row in started.started_rows(results)]
+    columns = "l" * started.TEXT_COLUMNS + "r" * (len(started.HEAD) - started.TEXT_COLUMNS)
+    caption = f"{started.TITLE}. {started.CAPTION}"
+    return _table(columns, started.HEAD, rows, caption, "started-after")
 
 
 def _table(

@@ -85,6 +85,8 @@ _DASHES = ((), (5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5))
 class Look:
     """How one arm is drawn."""
 
+    symbol: str
+    """The id of its line and marker among the symbols of a page."""
     paint: str
     variable: str
     """The CSS variable of its colour."""
@@ -121,7 +123,8 @@ def looks(results: Results) -> dict[str, Look]:
         # The main arm and the untuned model are both solid: colour, weight and marker part them.
         dashes = _DASHES[0] if slot == 1 else _DASHES[slot % len(_DASHES)]
         variable = VARIABLES[paints[colour]]
-        chosen[arm.name] = Look(paints[colour], variable, marker, path, dashes, slot == 1)
+        symbol = f"look-{len(chosen)}"
+        chosen[arm.name] = Look(symbol, paints[colour], variable, marker, path, dashes, slot == 1)
     return chosen
 
 

@@ -9,9 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from atlas_tune.report import wording
+from atlas_tune.report import started, wording
 from atlas_tune.report.results import FAILURE_KINDS, Arm, Comparison, Environment, Results
 from atlas_tune.report.scores import score_of
+from atlas_tune.report.started import started_rows
 from atlas_tune.report.statements import main_comparisons, statements
 from atlas_tune.report.summary import progress, summary
 from atlas_tune.report.training_signal import signal_table, text_rows
@@ -38,6 +39,11 @@ def to_markdown(results: Results, *, brief: bool = False) -> str:
         parts.append(_markdown_table(_comparison_rows(results), text_columns=3))
     if results.failures and not brief:
         parts.append(_markdown_table(_failure_rows(results), text_columns=2))
+    if results.criticality and not brief:
+        parts += [
+            f"{started.TITLE}. {_plain(started.CAPTION)}\n",
+            _markdown_table([started.HEAD, *started_rows(results)], started.TEXT_COLUMNS),
+        ]
     machine = _plain(", ".join(f"{key} {value}" for key, value in results.machine.items()))
     on = f" on {machine}" if machine else ""
     parts.append(

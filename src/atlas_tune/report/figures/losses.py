@@ -53,6 +53,7 @@ def _loss_panel(
     place: _Place,
 ) -> Markup:
     def draw(axes: Axes) -> None:
+        others = []
         for curve in curves:
             look = stands_out.get(curve.arm)
             at = [place(point) or 0.0 for point in curve.points]
@@ -65,7 +66,8 @@ def _loss_panel(
             if look:
                 line(axes, *shown, look)
             else:
-                backdrop(axes, *shown)
+                others.append(list(zip(*shown, strict=True)))
+        backdrop(axes, others)
         axes.set_xlabel(label)
         axes.set_ylabel("loss per supervised token")
         axes.set_ylim(bottom=0)

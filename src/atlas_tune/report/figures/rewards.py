@@ -34,14 +34,16 @@ def _reward_panel(
     number: int,
 ) -> Markup:
     def draw(axes: Axes) -> None:
-        for curve in curves:
-            # Before its first turn an agent has earned nothing.
-            earned = range(len(curve.points) + 1), [0.0, *curve.points]
+        # Before its first turn an agent has earned nothing.
+        earned = [[0.0, *curve.points] for curve in curves]
+        others = []
+        for curve, rewards in zip(curves, earned, strict=True):
             look = stands_out.get(curve.arm)
             if look:
-                line(axes, *earned, look)
+                line(axes, range(len(rewards)), rewards, look)
             else:
-                backdrop(axes, *earned)
+                others.append(list(enumerate(rewards)))
+        backdrop(axes, others)
         axes.set_xlabel("agent turns")
         axes.set_ylabel("mean reward so far")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from atlas_tune.report import palette
-from atlas_tune.report.figures.marks import short
+from atlas_tune.report.figures.marks import apart, short
 from atlas_tune.report.palette import INK, Look
 from atlas_tune.report.results import Environment, Results
 from atlas_tune.report.scores import scores_in
@@ -33,18 +33,13 @@ def _score_panel(
     def draw(axes: Axes) -> None:
         for row, score in enumerate(scores):
             look = looks[score.arm.name]
-            for offset, run in zip(_spread(len(score.runs)), score.runs, strict=True):
-                at = run.mean_reward if by_reward else run.success_rate
-                interval = run.reward_interval if by_reward else run.interval
-                if interval:
-                    axes.plot(
-                        interval,
-                        [row + offset] * 2,
-                        color=look.paint,
-                        linewidth=1.6,
-                        solid_capstyle="round",
-                    )
-                axes.plot([at], [row + offset], look.marker, color=look.paint, markersize=5)
+            rows = [row + offset for offset in _spread(len(score.runs))]
+            at = [run.mean_reward if by_reward else run.success_rate for run in score.runs]
+            intervals = [r.reward_interval if by_reward else r.interval for r in score.runs]
+            known = [(ends, level) for ends, level in zip(intervals, rows, strict=True) if ends]
+            lines = [((low, level), (high, level)) for (low, high), level in known]
+            axes.plot(*apart(lines), color=look.paint, linewidth=1.6, solid_capstyle="round")
+            axes.plot(at, rows, look.marker, color=look.paint, markersize=5)
         axes.set_yticks(range(len(scores)), [short(score.arm.name) for score in scores])
         for label, score in zip(axes.get_yticklabels(), scores, strict=True):
             label.set_color(INK)
