@@ -93,9 +93,9 @@ def find_source() -> Path:
     if archive.is_file():
         return archive
     raise AtlasError(
-        f"There are no ALFWorld games: {archive} does not exist. Set ALFWORLD_DATA to the "
-        f"directory that holds {TREE} (pip install alfworld; alfworld-download), or "
-        "ATLAS_TUNE_DATA to the directory that holds the archive."
+        "There are no ALFWorld games: neither ALFWORLD_DATA nor ATLAS_TUNE_DATA leads to any. Set "
+        f"ALFWORLD_DATA to the directory that holds {TREE} (pip install alfworld; "
+        f"alfworld-download), or ATLAS_TUNE_DATA to the one that holds {ARCHIVE}."
     )
 
 

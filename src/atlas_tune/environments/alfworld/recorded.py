@@ -65,8 +65,8 @@ def _recorded_runs() -> dict[str, tuple[str, ...]]:
     path = data_directory() / RUNS
     if not path.is_file():
         raise UsageError(
-            f"alfworld has no expert but recorded runs, and {path} does not exist: set "
-            "ATLAS_TUNE_DATA to the directory that holds it."
+            "alfworld has no expert but recorded runs, and there are none here: set "
+            f"ATLAS_TUNE_DATA to the directory that holds {RUNS}."
         )
     with open_bytes(path) as lines:
         records = [json.loads(line) for line in lines]
