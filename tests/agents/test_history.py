@@ -187,8 +187,8 @@ def test_a_local_policy_goes_on_from_its_cache_while_nothing_is_left_out():
     model, tokenizer = sharp_llama(), tiny_tokenizer()
     policy = LocalPolicy(model, tokenizer, 8, context=1500, overlong="drop")
     starts = []
-    begin = policy._start
-    policy._start = lambda texts: starts.append(len(numbers)) or begin(texts)
+    begin = policy._begun
+    policy._begun = lambda texts: starts.append(len(numbers)) or begin(texts)
     plain = Alone(model, tokenizer, 8)
     messages, numbers = run_of(), []
     for turn in range(10):
