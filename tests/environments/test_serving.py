@@ -17,6 +17,7 @@ from atlas_tune.environments import make_environment
 from atlas_tune.environments.base import EnvironmentLost, TextEnv
 from atlas_tune.environments.habits import Habits
 from atlas_tune.environments.serving.episodes import Episodes
+from atlas_tune.environments.wordle.task import find_vocabulary
 from atlas_tune.errors import AtlasError, UsageError
 
 PERFECT = Habits(look=0.0, slip=0.0, detour=0.0)
@@ -103,6 +104,31 @@ def test_agentgyms_own_dialect_names_our_tasks_by_index(
     task_id = here.tasks(split, **options)[2]
     actions = expert_actions(here, task_id)
     assert play(there, f"{name}_2", actions) == play(here, task_id, actions)
+
+
+def test_wordle_is_served_as_agentgym_serves_it(wordle: ServedEnvironment) -> None:
+    here, there = make_environment("wordle"), make_environment(f"agentgym:wordle@{wordle.url}")
+    task_id = here.tasks("test", words=20)[2]
+    actions = expert_actions(here, task_id)
+    told, own = play(there, "lmrlgym_wordle_2", actions), play(here, task_id, actions)
+    words = find_vocabulary(own[0][0])
+    assert words is not None
+    assert told[0][0].split("\n")[-len(words) :] == list(words)
+    assert told[1:] == own[1:]
+
+
+def test_scienceworld_is_served_as_agentgym_serves_it() -> None:
+    try:
+        here = make_environment("scienceworld")
+    except AtlasError as missing:
+        pytest.skip(str(missing))
+    with ServedEnvironment("scienceworld") as served:
+        there = make_environment(f"agentgym:sciworld@{served.url}")
+        task_id = here.tasks("test")[0]
+        actions = ["look around", "inventory", "nonsense"]
+        told, own = play(there, "sciworld_0", actions), play(here, task_id, actions)
+        assert [one[:4] for one in told[1:]] == [one[:4] for one in own[1:]]
+        assert told[0][0] == own[0][0]
 
 
 def test_sixteen_episodes_at_once_do_not_disturb_each_other(textcraft: ServedEnvironment) -> None:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from atlas_tune.environments.base import TextEnv
 from atlas_tune.environments.serving.episodes import IDLE_SECONDS, MOST, Episodes
+from atlas_tune.environments.serving.openings import ROOTS, accepted_words, as_agentgym_tells
 from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.progress import say
 
@@ -88,14 +89,23 @@ class Served:
         return {"id": self.episodes.create(), "observation": "", "reward": 0, "done": False}
 
     def reset(self, fields: Fields) -> dict[str, Any]:
-        """Start a task by its id or an index; ``available_actions`` is for ALFWorld's client."""
+        """Start a task by its id, or by an index as AgentGym's clients do.
+
+        They are told the first observation in AgentGym's form; ALFWorld's reads
+        ``available_actions``.
+        """
         task_id = fields.get("task_id")
         if task_id is None:
             task_id = self._tasks[self._index(fields)]
-        elif not isinstance(task_id, str):
+            reply = self.episodes.reset(_number(fields), task_id)
+            return {**as_agentgym_tells(self.name, reply), "available_actions": []}
+        if not isinstance(task_id, str):
             raise UsageError(f"'task_id' is a text, not {task_id!r}.")
-        reply = self.episodes.reset(_number(fields), task_id)
-        return {**reply, "available_actions": []}
+        return self.episodes.reset(_number(fields), task_id)
+
+    def words(self, fields: Fields) -> list[str]:
+        """The words that a game of Wordle accepts."""
+        return [*accepted_words(self.episodes.opening(_number(fields)))]
 
     def step(self, fields: Fields) -> dict[str, Any]:
         """Take one action."""
@@ -159,13 +169,18 @@ def make_app(served: Served) -> Starlette:
     routes = [
         route("/", "GET", served.hello),
         route("/about", "GET", served.about),
-        route("/observation", "GET", served.observation),
         route("/tasks", "POST", served.tasks),
-        route("/create", "POST", served.create),
-        route("/reset", "POST", served.reset),
-        route("/step", "POST", served.step),
-        route("/close", "POST", served.close),
     ]
+    for root in {"", ROOTS.get(served.name, "")}:
+        routes += [
+            route(f"{root}/observation", "GET", served.observation),
+            route(f"{root}/create", "POST", served.create),
+            route(f"{root}/reset", "POST", served.reset),
+            route(f"{root}/step", "POST", served.step),
+            route(f"{root}/close", "POST", served.close),
+        ]
+    if served.name == "wordle":
+        routes.append(route(f"{ROOTS['wordle']}/filtered_vocab", "GET", served.words))
     return Starlette(routes=routes, lifespan=lifespan)
 
 

@@ -27,6 +27,8 @@ class Running:
     used_at: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     task_id: str | None = None
+    opening: str = ""
+    """The first observation of the task."""
     observation: str = ""
     score: float = 0.0
     """The rewards so far, summed."""
@@ -85,7 +87,8 @@ class Episodes:
         running = self._find(number)
         with running.lock:
             observation, info = running.env.reset(options={"task_id": task_id})
-            running.task_id, running.observation = task_id, observation
+            running.task_id = task_id
+            running.opening = running.observation = observation
             running.score, running.done = 0.0, False
             return self._reply(number, running, 0.0, info)
 
@@ -113,6 +116,12 @@ class Episodes:
         running = self._find(number)
         with running.lock:
             return running.observation
+
+    def opening(self, number: int) -> str:
+        """What was observed first in the task under way; empty before the first task."""
+        running = self._find(number)
+        with running.lock:
+            return running.opening
 
     def close(self, number: int) -> None:
         """Drop an environment.
