@@ -12,6 +12,7 @@ from atlas_tune.agents.policy import Policy
 from atlas_tune.agents.rollout import PREFILL, Episode, in_batches
 from atlas_tune.agents.style import REACT, Style
 from atlas_tune.errors import AtlasError
+from atlas_tune.sole_writer import sole_writer
 from atlas_tune.trajectory.jsonl import append_jsonl, cut_torn_line, write_jsonl
 from atlas_tune.trajectory.model import InvalidTrajectory, Step, Trajectory, dump_trajectory
 from atlas_tune.trajectory.parse import parse_trajectory
@@ -173,8 +174,9 @@ def evaluate(
         on_standing: called after each turn with how far the whole has come.
 
     Raises:
-        AtlasError: the file holds rollouts of another or of an unknown model, limit or prompt; or
-            what :class:`atlas_tune.agents.surviving.Surviving` cannot survive.
+        AtlasError: the file holds rollouts of another or of an unknown model, limit or prompt;
+            another process writes it; or what :class:`atlas_tune.agents.surviving.Surviving`
+            cannot survive.
     """
     task_ids = list(task_ids)
     env = make_env()
@@ -183,40 +185,43 @@ def evaluate(
     if style.tools:
         settings["tools"] = list(style.tools)
     env.close()
-    _claim(path, {**model, **settings, "batch_size": batch_size})
-    on_file = {rollout.task_id: rollout for rollout in read_rollouts(path)}
-    known = dict(on_file)
-    if retry_errors:
-        known = {task: rollout for task, rollout in known.items() if rollout.error is None}
-    playing: Surviving | None = None
-    for start, batch in enumerate(in_batches(task_ids, batch_size)):
-        if all(task in known for task in batch):
-            continue
-        playing = playing or _surviving(
-            make_env, policy(), max_steps, style, opening, len(task_ids), bool(on_file)
-        )
-        # What broke off is tried again alone: its neighbours were finished in the same batch.
-        fresh = [t for t in batch if t not in known] if _was_run(batch, on_file) else list(batch)
-        before = [known[task] for task in task_ids if task in known and task not in fresh]
+    with sole_writer(path):
+        _claim(path, {**model, **settings, "batch_size": batch_size})
+        on_file = {rollout.task_id: rollout for rollout in read_rollouts(path)}
+        known = dict(on_file)
+        if retry_errors:
+            known = {task: rollout for task, rollout in known.items() if rollout.error is None}
+        playing: Surviving | None = None
+        for start, batch in enumerate(in_batches(task_ids, batch_size)):
+            if all(task in known for task in batch):
+                continue
+            playing = playing or _surviving(
+                make_env, policy(), max_steps, style, opening, len(task_ids), bool(on_file)
+            )
+            # What broke off is tried again alone: its neighbours were finished in the same batch.
+            fresh = (
+                [t for t in batch if t not in known] if _was_run(batch, on_file) else list(batch)
+            )
+            before = [known[task] for task in task_ids if task in known and task not in fresh]
 
-        def report(
-            episodes: list[Episode],
-            done: int = start * batch_size,
-            before: list[Rollout] = before,
-        ) -> None:
-            on_turn(done, episodes)
-            on_standing(_standing(before, episodes, len(task_ids), max_steps))
+            def report(
+                episodes: list[Episode],
+                done: int = start * batch_size,
+                before: list[Rollout] = before,
+            ) -> None:
+                on_turn(done, episodes)
+                on_standing(_standing(before, episodes, len(task_ids), max_steps))
 
-        episodes = playing.play([(task, task) for task in fresh], report)
-        made = [rollout_of(e, agent) for e in episodes if e.task_id not in known]
-        if any(rollout.task_id in on_file for rollout in made):
-            on_file.update((rollout.task_id, rollout) for rollout in made)
-            write_jsonl(path, (dump_rollout(rollout) for rollout in on_file.values()))
-        else:
-            append_jsonl(path, (dump_rollout(rollout) for rollout in made))
-            on_file.update((rollout.task_id, rollout) for rollout in made)
-        known.update((rollout.task_id, rollout) for rollout in made)
-    return [known[task] for task in task_ids]
+            episodes = playing.play([(task, task) for task in fresh], report)
+            made = [rollout_of(e, agent) for e in episodes if e.task_id not in known]
+            if any(rollout.task_id in on_file for rollout in made):
+                on_file.update((rollout.task_id, rollout) for rollout in made)
+                write_jsonl(path, (dump_rollout(rollout) for rollout in on_file.values()))
+            else:
+                append_jsonl(path, (dump_rollout(rollout) for rollout in made))
+                on_file.update((rollout.task_id, rollout) for rollout in made)
+            known.update((rollout.task_id, rollout) for rollout in made)
+        return [known[task] for task in task_ids]
 
 
 def _was_run(batch: Iterable[str], on_file: Mapping[str, Rollout]) -> bool:

@@ -16,6 +16,7 @@ from atlas_tune.pipeline.stage import Stage
 from atlas_tune.progress import say
 from atlas_tune.recipe import Recipe
 from atlas_tune.report import write_report
+from atlas_tune.sole_writer import sole_writer
 
 
 def run_recipe(
@@ -26,12 +27,18 @@ def run_recipe(
     With ``only`` a part of it runs, and the report is about what is done by then.
 
     Raises:
-        AtlasError: a stage cannot go on; what is done stays done.
+        AtlasError: a stage cannot go on; what is done stays done. Or another process runs in the
+            same directory.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    with sole_writer(directory):
+        return _run(recipe, recipe_path, directory, command, only)
+
+
+def _run(recipe: Recipe, recipe_path: Path, directory: Path, command: str, only: Only) -> Path:
     layout = Layout(directory)
     manifest = Manifest(directory, {"command": command, "machine": machine()})
     experiment = Experiment(recipe, layout, manifest)
-    directory.mkdir(parents=True, exist_ok=True)
     if recipe_path.resolve() != layout.recipe.resolve():
         shutil.copyfile(recipe_path, layout.recipe)
     for stage in experiment.preparing(only):
