@@ -30,15 +30,16 @@ def run_recipe(
         AtlasError: a stage cannot go on; what is done stays done. Or another process runs in the
             same directory.
     """
+    # What is wrong with the recipe is told before anything is made.
+    manifest = Manifest(directory, {"command": command, "machine": machine()})
+    experiment = Experiment(recipe, Layout(directory), manifest)
     directory.mkdir(parents=True, exist_ok=True)
     with sole_writer(directory):
-        return _run(recipe, recipe_path, directory, command, only)
+        return _run(recipe, recipe_path, experiment, only)
 
 
-def _run(recipe: Recipe, recipe_path: Path, directory: Path, command: str, only: Only) -> Path:
-    layout = Layout(directory)
-    manifest = Manifest(directory, {"command": command, "machine": machine()})
-    experiment = Experiment(recipe, layout, manifest)
+def _run(recipe: Recipe, recipe_path: Path, experiment: Experiment, only: Only) -> Path:
+    layout, manifest = experiment.layout, experiment.manifest
     if recipe_path.resolve() != layout.recipe.resolve():
         shutil.copyfile(recipe_path, layout.recipe)
     for stage in experiment.preparing(only):
