@@ -82,3 +82,26 @@ def test_a_row_that_gets_much_more_is_read_by_itself():
     assert torch.allclose(found, expected, atol=1e-5)
     expected = torch.cat([alone(model, ids, new) for ids, new in zip(read, NEXT, strict=True)])
     assert torch.allclose(batch.feed(NEXT), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_rows_that_get_nothing_wait():
+    model = tiny_llama().eval()
+    batch, read = begun(model)
+    more = [[], list(range(20, 220)), [22]]
+    found = batch.feed(more)
+    expected = torch.cat([alone(model, read[1], more[1]), alone(model, read[2], more[2])])
+    assert torch.allclose(found[1:], expected, atol=1e-5)
+    read = [ids + new for ids, new in zip(read, more, strict=True)]
+    expected = torch.cat([alone(model, ids, new) for ids, new in zip(read, NEXT, strict=True)])
+    assert torch.allclose(batch.feed(NEXT), expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_prompt_that_is_the_beginning_of_all_is_read_with_the_longest():
+    model = tiny_llama().eval()
+    long = [5, 6, 7, *range(20, 220)]
+    prompts = [[5, 6, 7], long, [5, 6, 7, 9, 10]]
+    batch, segments = Batch.read(model, [Row(str(i)) for i in range(3)], prompts)
+    expected = torch.cat([alone(model, ids) for ids in prompts])
+    assert torch.allclose(batch.feed(segments), expected, atol=1e-5)

@@ -94,20 +94,23 @@ class Batch:
     def feed(self, segments: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read each row's new tokens; returns the logits after the last one, ``[B, V]``.
 
-        Rows that get much more than others are read by themselves, not to pad all to their length.
+        Rows that get much more than others are read by themselves, not to pad all to their
+        length. A row that gets nothing has no logits: whatever stands there means nothing.
         """
-        groups = alike([len(segment) for segment in segments])
+        fed = [place for place, segment in enumerate(segments) if segment]
+        groups = [[fed[i] for i in group] for group in alike([len(segments[i]) for i in fed])]
         if len(groups) == 1:
             return self._feed(segments)
         parts = [self.some(group) for group in groups]
-        logits_BV = torch.cat(
-            [
-                part._feed([segments[i] for i in group])
-                for part, group in zip(parts, groups, strict=True)
-            ]
-        )
+        found = [
+            part._feed([segments[i] for i in group])
+            for part, group in zip(parts, groups, strict=True)
+        ]
         self.take_back(parts, groups)
-        return logits_BV[torch.tensor([i for group in groups for i in group]).argsort()]
+        logits_BV = found[0].new_zeros(len(self.rows), found[0].shape[1])
+        for group, logits in zip(groups, found, strict=True):
+            logits_BV[group] = logits
+        return logits_BV
 
     def _feed(self, segments: Sequence[Sequence[int]]) -> torch.Tensor:
         width = max(len(segment) for segment in segments)
