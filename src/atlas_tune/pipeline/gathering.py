@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from atlas_tune.errors import AtlasError
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.stage import DATA, Stage
 from atlas_tune.progress import ticking
-from atlas_tune.recipe import Collect, Import, Recipe
+from atlas_tune.recipe import Collect, Import, Recipe, Source
 from atlas_tune.trajectory import StepLabel, Trajectory, stamped
 from atlas_tune.trajectory.filters import Wanted
 from atlas_tune.trajectory.importing import NothingImported, import_files
@@ -105,11 +106,26 @@ def _import(
         )
 
 
-def _wanted(source: Import, runs: list[Trajectory]) -> list[Trajectory]:
-    """The runs that meet the source's conditions, or a sample of them, in the order of the file."""
+def _wanted(source: Source, runs: list[Trajectory]) -> list[Trajectory]:
+    """The runs that meet the source's conditions, or a sample of them, in their order.
+
+    Raises:
+        AtlasError: there are runs, and none is left.
+    """
     conditions = Wanted(
-        success=source.success, min_reward=source.min_reward, max_steps=source.max_steps
+        success=source.success,
+        min_reward=source.min_reward,
+        min_steps=source.min_steps,
+        max_steps=source.max_steps,
     )
+    refusals = Counter(why for run in runs if (why := conditions.refusal(run)) is not None)
+    if runs and refusals.total() == len(runs):
+        name = source.collect if isinstance(source, Collect) else source.path
+        reasons = ", ".join(f"{count} {why}" for why, count in refusals.most_common())
+        raise AtlasError(
+            f"None of the {len(runs)} runs of {name} meets the recipe's conditions ({reasons}): "
+            "loosen them, or leave the source out."
+        )
     runs = [run for run in runs if conditions.refusal(run) is None]
     if source.sample is None:
         return runs
@@ -135,4 +151,4 @@ def _collect(source: Collect) -> tuple[list[Trajectory], list[Rejected]]:
     failed = [
         Rejected(task, 0, 0, f"no expert run: {why}") for task, why in collected.failures.items()
     ]
-    return list(collected.trajectories), failed
+    return _wanted(source, list(collected.trajectories)), failed

@@ -24,7 +24,22 @@ class HabitSettings(Section):
     """A harmless action that the task does not need."""
 
 
-class Collect(Section):
+class _Runs(Section):
+    """Which of a source's runs are used; all where nothing is said."""
+
+    success: bool | None = None
+    """Only runs known to succeed, or to fail."""
+    min_reward: float | None = None
+    """Least reward."""
+    min_steps: int | None = Field(None, ge=1)
+    """Smallest number of agent steps."""
+    max_steps: int | None = Field(None, ge=1)
+    """Largest number of agent steps."""
+    sample: int | None = Field(None, ge=1)
+    """So many of the runs that are left, drawn by lot; all where it is left out."""
+
+
+class Collect(_Runs):
     """Runs of a scripted expert."""
 
     collect: str
@@ -34,14 +49,14 @@ class Collect(Section):
     split: str = "train"
     """The split they come from."""
     seed: int = 0
-    """Of the expert's habits."""
+    """Of the expert's habits, and of the draw of a ``sample``."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What the environment's ``tasks`` takes, such as a difficulty."""
     habits: HabitSettings = HabitSettings()
     """How often the expert strays."""
 
 
-class Import(Section):
+class Import(_Runs):
     """Runs on file."""
 
     path: Path = Field(alias="import")
@@ -49,16 +64,8 @@ class Import(Section):
     an environment variable."""
     format: str | None = None
     """Force a format instead of telling it by its content."""
-    success: bool | None = None
-    """Only runs known to succeed, or to fail."""
-    min_reward: float | None = None
-    """Least reward."""
-    max_steps: int | None = Field(None, ge=1)
-    """Largest number of agent steps."""
-    sample: int | None = Field(None, ge=1)
-    """So many of the runs that are left, drawn by lot; all where it is left out."""
     seed: int = 0
-    """Of the draw."""
+    """Of the draw of a ``sample``."""
 
 
 def _source_kind(item: Any) -> str | None:
