@@ -50,7 +50,8 @@ from atlas_tune.tune.flops import Shape, one_row_per_step, savings
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.padded_loss import PaddedLoss
 from atlas_tune.tune.prefixes import LEAST_SHARED
-from atlas_tune.tune.render import Row, render_rows
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import Row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from atlas_tune.errors import AtlasError
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.processes import step_over_processes
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 from atlas_tune.tune.settings import TuneSettings
 from atlas_tune.tune.trainer import train
 from tiny_model import tiny_llama, tiny_tokenizer

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_tune.tune.batches import by_trajectory, plan_steps, shuffled
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 
 
 def rows(*counts):

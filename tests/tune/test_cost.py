@@ -7,7 +7,7 @@ from transformers import AutoConfig, Gemma2Config
 from atlas_tune.tune.cost import SHAPES, cost_of
 from atlas_tune.tune.memory import Saved, Weights, memory_of, most_at_once
 from atlas_tune.tune.prefixes import forest_of
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 from atlas_tune.tune.settings import LoraSettings, Savings, TuneSettings
 from tiny_model import tiny_llama
 

@@ -29,7 +29,7 @@ from atlas_tune.tune.memory import most_at_once
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.padded_loss import PaddedLoss
 from atlas_tune.tune.prefixes import forest_of, rows_of, tokens_of
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 
 VOCABULARY = 97
 SHAPE = {

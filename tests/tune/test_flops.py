@@ -4,7 +4,7 @@ from transformers import LlamaConfig
 
 from atlas_tune.tune.flops import Flops, Shape, flops_of, one_row_per_step, padded, savings
 from atlas_tune.tune.prefixes import forest_of
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 
 SHAPE = Shape(layers=2, block=10, keys_and_values=4, attention=3, head=7)
 ROW = Row("a", (1, 2, 3, 4), (Span(1, 2, 4),), 6)

@@ -17,7 +17,8 @@ from atlas_tune.trajectory import Selection
 from atlas_tune.trajectory.messages import to_messages
 from atlas_tune.tune.loss import supervised_loss_sum
 from atlas_tune.tune.padded_loss import collate
-from atlas_tune.tune.render import IGNORED, Row, Span, render_rows
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import IGNORED, Row, Span
 from tiny_model import tiny_llama, tiny_tokenizer
 from trajectory.runs import craft_run
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from atlas_tune.tune.processes import parts_of
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from tune import in_processes
 
 SCRIPT = Path(in_processes.__file__)

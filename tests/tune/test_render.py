@@ -8,7 +8,9 @@ from tokenizers.processors import TemplateProcessing
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Observation, Selection, Step, Trajectory
-from atlas_tune.tune.render import IGNORED, MaskError, render_rows, tokenise
+from atlas_tune.tune.mask_check import MaskError
+from atlas_tune.tune.render import render_rows, tokenise
+from atlas_tune.tune.rows import IGNORED
 from tiny_model import CHATML, sentencepiece_like_tokenizer, tiny_tokenizer
 from trajectory.runs import craft_run
 

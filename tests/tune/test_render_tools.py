@@ -12,7 +12,9 @@ from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Observation, Selection, Step, Trajectory
 from atlas_tune.trajectory.messages import to_messages
 from atlas_tune.trajectory.model import ObservationResult, ToolCall
-from atlas_tune.tune.render import IGNORED, MaskError, render_rows
+from atlas_tune.tune.mask_check import MaskError
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import IGNORED
 from tiny_model import CHATML
 from tune.tool_runs import TOOLS, chat_tokenizer, tool_run
 

@@ -16,7 +16,9 @@ from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Observation, Selection, Step, Trajectory
 from atlas_tune.trajectory.messages import to_messages
 from atlas_tune.trajectory.model import ObservationResult, ToolCall
-from atlas_tune.tune.render import IGNORED, MaskError, Row, render_rows, rewriting_notice
+from atlas_tune.tune.mask_check import MaskError
+from atlas_tune.tune.render import render_rows, rewriting_notice
+from atlas_tune.tune.rows import IGNORED, Row
 from templates.formats import FORMATS, tokenizer_for
 from tune.tool_runs import TOOLS
 

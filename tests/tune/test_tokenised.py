@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Selection
 from atlas_tune.tune import tokenised
-from atlas_tune.tune.render import IGNORED, render_rows
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import IGNORED
 from atlas_tune.tune.tokenised import write_tokenised
 from tiny_model import CHATML, tiny_tokenizer
 from trajectory.runs import craft_run

@@ -13,7 +13,8 @@ from atlas_tune.trajectory.exports.messages import write
 from atlas_tune.trajectory.exports.rows import write_rows
 from atlas_tune.tune.loss import supervised_loss_sum
 from atlas_tune.tune.padded_loss import collate
-from atlas_tune.tune.render import IGNORED, render_rows
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import IGNORED
 from atlas_tune.tune.tokenised import write_tokenised
 from tiny_model import tiny_llama
 from trajectory.runs import craft_run

@@ -40,8 +40,9 @@ def preview(
     from atlas_tune.trajectory.sidecars import labels_beside
     from atlas_tune.trajectory.store import read_labels
     from atlas_tune.tune.held_out import kinds_of
+    from atlas_tune.tune.mask_check import MaskError
     from atlas_tune.tune.previews import Preview
-    from atlas_tune.tune.render import MaskError, rewriting_notice, write_rows
+    from atlas_tune.tune.render import rewriting_notice, write_rows
 
     trajectories, _ = read_runs(runs)
     selections, _ = read_selection(selection, runs, trajectories)

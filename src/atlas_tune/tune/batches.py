@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 
 OptimiserStep = tuple[int, ...]
 """Indices of the rows that meet in a step."""

@@ -11,7 +11,7 @@ from atlas_tune.tune.flops import Flops, Shape, Way, savings, ways
 from atlas_tune.tune.memory import Memory, Saved, Weights, memory_of, most_at_once
 from atlas_tune.tune.packable import why_not_by_config
 from atlas_tune.tune.prefixes import Forest, tokens_of
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import Savings, TuneSettings
 
 SHAPES: dict[str, dict[str, Any]] = {

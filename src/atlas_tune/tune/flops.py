@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atlas_tune.tune.prefixes import LEAST_SHARED, Forest, forest_of
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import Savings
 
 ALL = Savings()

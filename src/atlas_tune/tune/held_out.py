@@ -20,7 +20,7 @@ from atlas_tune.trajectory import Kind, Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
 from atlas_tune.tune.loss import head_on_rows, log_losses
 from atlas_tune.tune.padded_loss import collate, of_like_length
-from atlas_tune.tune.render import IGNORED, Row
+from atlas_tune.tune.rows import IGNORED, Row
 
 SELECTED = "selected"
 """The kind of a selected step whose label names none."""

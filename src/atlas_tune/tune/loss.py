@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from atlas_tune.tune.render import IGNORED
+from atlas_tune.tune.rows import IGNORED
 
 
 def supervised_loss_sum(

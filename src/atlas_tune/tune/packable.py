@@ -16,7 +16,7 @@ import torch
 
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.padded_loss import PaddedLoss
-from atlas_tune.tune.render import Row, Span
+from atlas_tune.tune.rows import Row, Span
 
 PROVEN = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the architectures whose packed gradients are proven equal."""

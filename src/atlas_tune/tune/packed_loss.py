@@ -24,7 +24,7 @@ from torch import nn
 from atlas_tune.tune.chunks import Chunk, cut
 from atlas_tune.tune.loss import log_losses
 from atlas_tune.tune.prefixes import LEAST_SHARED, Forest, forest_of
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.sparse_block import last_block, sparse
 from atlas_tune.tune.tree_attention import NAME, Pair, Running, merged, sequence_of
 

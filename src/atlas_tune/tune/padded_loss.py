@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from atlas_tune.tune.loss import supervised_loss_sum
-from atlas_tune.tune.render import IGNORED, Row
+from atlas_tune.tune.rows import IGNORED, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 
 LEAST_SHARED = 16
 """Fewer tokens than this are computed again rather than shared: a node costs a call of attention

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.step_loss import StepLoss
 
 
@@ -96,7 +96,7 @@ def first_says(what: bool, device: torch.device) -> bool:
 def parts_of(rows: Sequence[Row], processes: int) -> list[list[Row]]:
     """The rows of each process: about as many tokens, and rows that begin alike together.
 
-    >>> from atlas_tune.tune.render import Span
+    >>> from atlas_tune.tune.rows import Span
     >>> rows = [Row("t", ids, (Span(1, 1, 2),), 3) for ids in ((5, 1, 1), (2, 1), (5, 1, 2), (2,))]
     >>> [[row.input_ids for row in part] for part in parts_of(rows, 2)]
     [[(2,), (2, 1)], [(5, 1, 1), (5, 1, 2)]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.canonical import canonical_json
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import TuneSettings
 
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,65 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from atlas_tune.agents.chat_template import render_text
 from atlas_tune.errors import AtlasError
-from atlas_tune.trajectory import Selection, Step, Trajectory
+from atlas_tune.trajectory import Selection, Trajectory
 from atlas_tune.trajectory.messages import Message, to_messages
+from atlas_tune.tune.mask_check import MaskError, verify
+from atlas_tune.tune.rows import Row, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100
-"""The label of a token without loss, as PyTorch's cross entropy takes it."""
-
-
-_THOUGHT_TAGS = re.compile("</?think>")
-
-
-class MaskError(AtlasError):
-    """A trajectory whose supervised tokens cannot be told exactly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The supervised tokens ``[start, end)`` of one agent step; the last one ends the turn."""
-
-    step_id: int
-    start: int
-    end: int
-    weight: float = 1.0
-    """How much each of its tokens counts in the loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One training sequence, cut after its last supervised token.
-
-    Cutting the tail is exact: causal attention lets no later token touch an earlier one, and
-    tokens after the last supervised one carry no loss.
-    """
-
-    trajectory_id: str
-    input_ids: tuple[int, ...]
-    spans: tuple[Span, ...]
-    full_length: int
-    """Tokens before the tail was cut."""
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """Per token its own id where it is supervised, else ``IGNORED``; not shifted."""
-        labels = [IGNORED] * len(self.input_ids)
-        for span in self.spans:
-            labels[span.start : span.end] = self.input_ids[span.start : span.end]
-        return tuple(labels)
-
-    @property
-    def supervised(self) -> int:
-        """The number of supervised tokens."""
-        return sum(span.end - span.start for span in self.spans)
-
-    @property
-    def weight(self) -> float:
-        """The weights of its supervised tokens, added up: what a loss is normalised by."""
-        return sum((span.end - span.start) * span.weight for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +208,7 @@ def _row(
                 "trained on it would never stop."
             )
         span = Span(turn.step_id, start, end, weights.get(turn.step_id, 1.0))
-        _verify(tokenizer, trajectory, ids, span, text[turn.start : turn.end])
+        verify(tokenizer, trajectory, ids, span, text[turn.start : turn.end])
         spans.append(span)
     last = spans[-1].end if tail_cut else len(ids)
     row = Row(trajectory.trajectory_id, tuple(ids[:last]), tuple(spans), len(ids))
@@ -303,73 +249,3 @@ def _end_of_turn(special: set[int], ids: Sequence[int], start: int, stop: int) -
     What templates write after it (a line break) belongs to no turn: the model never writes it.
     """
     return next((i + 1 for i in range(stop - 1, start - 1, -1) if ids[i] in special), None)
-
-
-def _verify(
-    tokenizer: PreTrainedTokenizerBase,
-    trajectory: Trajectory,
-    ids: Sequence[int],
-    span: Span,
-    turn_text: str,
-) -> None:
-    """Check by decoding that a span is the step's text and its end-of-turn token."""
-    # Decoded behind what comes before it: some tokenizers drop a leading space of a text.
-    before = _decode(tokenizer, ids[: span.start])
-    decoded = _decode(tokenizer, ids[: span.end])[len(before) :]
-    exact = turn_text.startswith(decoded) and not turn_text[len(decoded) :].strip()
-    if not exact:
-        raise MaskError(
-            f"Trajectory {trajectory.trajectory_id}, step {span.step_id}: the supervised tokens "
-            f"decode to {decoded!r}, which is not the step's text with its end of turn "
-            f"{turn_text!r}. This tokenizer cannot be masked exactly."
-        )
-    lost = _lost(next(s for s in trajectory.steps if s.step_id == span.step_id), decoded)
-    if lost is not None:
-        raise MaskError(
-            f"Trajectory {trajectory.trajectory_id}, step {span.step_id}: the chat template of "
-            f"{tokenizer.name_or_path} writes the step as {decoded!r}, without {lost}, so the "
-            "model would be trained on something else than what the agent did. Use a model whose "
-            "template can hold it."
-        )
-
-
-def _lost(step: Step, text: str) -> str | None:
-    """What of a step a template's text does not have: its message, its reasoning, or of a call.
-
-    A message with a thought in it is there when its parts are, in their order. Calls must come in
-    their order, each with its name and the names of its arguments behind it.
-    Values are not looked for: templates write them in too many ways (JSON, XML, Python).
-    """
-    # Thinking templates write a thought inside a message anew, with line breaks of their own.
-    parts = [part.strip() for part in _THOUGHT_TAGS.split(step.message)]
-    if step.message.strip() not in text and not _in_order(parts, text):
-        return f"its text {step.message!r}"
-    if step.reasoning_content and step.reasoning_content.strip() not in text:
-        return "its reasoning"
-    place = 0
-    for call in step.tool_calls:
-        found = text.find(call.function_name, place)
-        if found < 0:
-            return f"its call of {call.function_name!r}"
-        place = found + len(call.function_name)
-        for name in call.arguments:
-            forms = {name, json.dumps(name), json.dumps(name, ensure_ascii=False)}
-            if not any(form in text[place:] for form in forms):
-                return f"the argument {name!r} of its call of {call.function_name!r}"
-    return None
-
-
-def _in_order(parts: Sequence[str], text: str) -> bool:
-    place = 0
-    for part in parts:
-        found = text.find(part, place)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return True
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    return str(
-        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    )

@@ -17,8 +17,10 @@ from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
 from atlas_tune.tune.cost import training_flops
 from atlas_tune.tune.held_out import HeldOut, held_out_tasks, kinds_of
+from atlas_tune.tune.mask_check import MaskError
 from atlas_tune.tune.model_card import model_card
-from atlas_tune.tune.render import MaskError, Row, render_rows, rewriting_notice
+from atlas_tune.tune.render import render_rows, rewriting_notice
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import TuneSettings
 from atlas_tune.tune.trainer import train
 

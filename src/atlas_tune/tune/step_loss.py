@@ -12,7 +12,7 @@ from atlas_tune.tune.packable import why_not_packed
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.padded_loss import PaddedLoss
 from atlas_tune.tune.prefixes import LEAST_SHARED
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import TuneSettings
 
 

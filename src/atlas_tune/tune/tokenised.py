@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Selection, Trajectory
-from atlas_tune.tune.render import Row, render_rows
+from atlas_tune.tune.render import render_rows
+from atlas_tune.tune.rows import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -37,7 +37,7 @@ from atlas_tune.tune.batches import OptimiserStep, by_trajectory, plan_steps
 from atlas_tune.tune.held_out import HeldOut
 from atlas_tune.tune.processes import first_says, step_over_processes
 from atlas_tune.tune.record import TrainingRecord, training_key
-from atlas_tune.tune.render import Row
+from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import LoraSettings, Precision, TuneSettings
 from atlas_tune.tune.step_loss import StepLoss, step_loss
 

@@ -64,7 +64,8 @@ class ModelTokens:
             AtlasError: there is no such model, or it has no chat template.
         """
         from atlas_tune.agents.local_model import load_tokenizer
-        from atlas_tune.tune.render import MaskError, render_rows
+        from atlas_tune.tune.mask_check import MaskError
+        from atlas_tune.tune.render import render_rows
 
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.model)
