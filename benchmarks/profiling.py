@@ -15,7 +15,8 @@ from functools import partial
 
 import torch
 from torch import nn
-from training import Ours, rows_of
+from training import rows_of
+from training_sides import Ours
 
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model
 from atlas_tune.tune import tree_attention

@@ -15,6 +15,7 @@ Sides:
 - plain: transformers, whole trajectories, padded in batches, logits everywhere;
 - TRL, TRL packed: its SFTTrainer over token ids and labels, the same batches, without and with
   packing;
+- ms-swift: its trainer over the same, where it is installed (docs/performance.md);
 - ours: unpadded, then tail cut, supervised rows, sparse last block and shared prefixes added.
 """
 
@@ -29,10 +30,8 @@ import os
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -40,16 +39,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from training_sides import sides
 
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer, resolve_model
 from atlas_tune.pipeline.provenance import machine, versions
 from atlas_tune.select import make_selector, select
 from atlas_tune.trajectory import Trajectory
 from atlas_tune.trajectory.formats.reading import read_sources
-from atlas_tune.tune.flops import Shape, one_row_per_step, savings
-from atlas_tune.tune.packed_loss import PackedLoss
-from atlas_tune.tune.padded_loss import PaddedLoss
-from atlas_tune.tune.prefixes import LEAST_SHARED
+from atlas_tune.tune.flops import Shape, savings
 from atlas_tune.tune.render import render_rows
 from atlas_tune.tune.rows import Row
 
@@ -66,9 +63,6 @@ LLAMA_8B: dict[str, Any] = {
     "num_key_value_heads": 8,
     "max_position_embeddings": 131072,
 }
-
-Side = Callable[[Sequence[tuple[Row, Row]]], float]
-"""Loss and gradients of a step's rows, each cut and whole; gives the loss."""
 
 
 def rows_of(model: str, steps: int, rows_per_step: int, share: float) -> list[tuple[Row, Row]]:
@@ -94,115 +88,6 @@ def rows_of(model: str, steps: int, rows_per_step: int, share: float) -> list[tu
         )
         pairs.append((cut, whole))
     return pairs
-
-
-class Padded:
-    """Whole rows padded in batches, logits everywhere."""
-
-    def __init__(
-        self,
-        model: Any,
-        precision: Callable[[], AbstractContextManager[Any]],
-        batch: int,
-        per_step: bool,
-    ) -> None:
-        self.model, self.precision, self.batch, self.per_step = model, precision, batch, per_step
-
-    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
-        rows = [whole for _, whole in step]
-        if self.per_step:
-            rows = one_row_per_step(rows)
-        normaliser = sum(row.supervised for row in rows)
-        loss = 0.0
-        for start in range(0, len(rows), self.batch):
-            some = rows[start : start + self.batch]
-            longest = max(len(row.input_ids) for row in some)
-            way = PaddedLoss(self.batch * longest, supervised_rows=False, precision=self.precision)
-            loss += float(way.backward(self.model, some, normaliser))
-        return loss
-
-
-class Ours:
-    """Rows behind each other, with some of the savings."""
-
-    def __init__(self, model: Any, way: PackedLoss, cut: bool) -> None:
-        self.model, self.way, self.cut = model, way, cut
-
-    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
-        rows = [cut if self.cut else whole for cut, whole in step]
-        return float(self.way.backward(self.model, rows, sum(row.supervised for row in rows)))
-
-
-class Trl:
-    """TRL's SFTTrainer: its own batches, its own loss, its own backward pass."""
-
-    def __init__(self, model: Any, tokenizer: Any, batch: int, packing: bool, device: str) -> None:
-        self.model, self.tokenizer, self.device = model, tokenizer, device
-        self.batch, self.packing = batch, packing
-        self.trainers: dict[int, Any] = {}
-
-    def __call__(self, step: Sequence[tuple[Row, Row]]) -> float:
-        key = id(step[0][0])
-        if key not in self.trainers:
-            self.trainers[key] = self._trainer(step)
-        trainer, batches, supervised = self.trainers[key]
-        loss = 0.0
-        for batch in batches:
-            # As Trainer does with gradient accumulation: normalised over the whole step.
-            loss += float(trainer.training_step(trainer.model, batch, supervised))
-        return loss
-
-    def _trainer(self, step: Sequence[tuple[Row, Row]]) -> Any:
-        import datasets
-        from trl.trainer.sft_config import SFTConfig
-        from trl.trainer.sft_trainer import SFTTrainer
-
-        data = datasets.Dataset.from_list(
-            [{"input_ids": list(w.input_ids), "labels": list(w.labels)} for _, w in step]
-        )
-        longest = max(len(w.input_ids) for _, w in step)
-        trainer: Any = SFTTrainer(
-            self.model,
-            args=SFTConfig(
-                output_dir=tempfile.mkdtemp(),
-                # A pack holds as many tokens as a padded batch at most.
-                per_device_train_batch_size=1 if self.packing else self.batch,
-                packing=self.packing,
-                max_length=self.batch * longest if self.packing else None,
-                activation_checkpointing=False,
-                use_cpu=self.device == "cpu",
-                bf16=True,
-                report_to=[],
-                disable_tqdm=True,
-            ),
-            train_dataset=data,
-            processing_class=self.tokenizer,
-        )
-        trainer.model.train()
-        batches = list(trainer.get_train_dataloader())
-        supervised = torch.tensor(sum(w.supervised for _, w in step))
-        return trainer, batches, supervised.to(self.device)
-
-
-def sides(model: Any, tokenizer: Any, batch: int, most_tokens: int, device: str) -> dict[str, Side]:
-    """All of them by name, in the order in which they are told."""
-    bf16 = partial(torch.autocast, device, dtype=torch.bfloat16)
-
-    def ours(cut: bool, rows: bool, sparse: bool, shared: bool) -> Ours:
-        least = LEAST_SHARED if shared else None
-        return Ours(model, PackedLoss(most_tokens, rows, sparse, least, bf16), cut)
-
-    return {
-        "one row per step": Padded(model, bf16, batch, per_step=True),
-        "plain": Padded(model, bf16, batch, per_step=False),
-        "TRL": Trl(model, tokenizer, batch, False, device),
-        "TRL packed": Trl(model, tokenizer, batch, True, device),
-        "no padding": ours(False, False, False, False),
-        "tail cut": ours(True, False, False, False),
-        "supervised rows": ours(True, True, False, False),
-        "sparse last block": ours(True, True, True, False),
-        "shared prefixes": ours(True, True, True, True),
-    }
 
 
 def peak_of(device: str, run: Callable[[], float]) -> tuple[float, float, float]:
@@ -270,7 +155,7 @@ def main() -> None:
     steps = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     tokenizer = load_tokenizer(options.model)
     model = load(options)
-    running = sides(model, tokenizer, options.batch, options.tokens, options.device)
+    running = sides(model, options.model, tokenizer, options.batch, options.tokens, options.device)
     chosen = options.only or list(running)
     setting = {k: value for k, value in vars(options).items() if k not in ("rounds", "only")}
     digest = hashlib.sha256(json.dumps([setting, [asdict(w) for _, w in pairs]]).encode())
@@ -326,7 +211,7 @@ def summary(
     seconds = {n: statistics.median(all_of(n, "seconds")) for n in names}
     peak = {n: statistics.median(all_of(n, "peak")) for n in names}
     best = names[-1]
-    as_counted = {"TRL": "plain", "TRL packed": "no padding"}
+    as_counted = {"TRL": "plain", "TRL packed": "no padding", "ms-swift": "plain"}
     flops = {n: counted[as_counted.get(n, n)].total for n in names}
     return {
         "benchmark": "training",
