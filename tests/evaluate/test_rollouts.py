@@ -52,6 +52,26 @@ def test_results_come_task_by_task_and_are_kept(tmp_path):
     assert read_rollouts(path) == rollouts
 
 
+class Stuck:
+    """Bumps into a wall for ever in task 9, and walks on in the others."""
+
+    def replies(self, conversations):
+        return {key: f"Action: {'sideways' if '/9' in key else 'forward'}" for key in conversations}
+
+
+def test_an_episode_that_repeats_itself_ends_at_the_loop_limit(tmp_path):
+    *others, stuck = run(tmp_path / "rollouts.jsonl", Stuck, loop_limit=3)
+    assert [r.success for r in others] == [True] * 4, "what goes on is no loop"
+    assert (stuck.success, stuck.turns, stuck.error) == (False, 3, None)
+    with pytest.raises(AtlasError, match="another loop_limit"):
+        run(tmp_path / "rollouts.jsonl", Stuck)
+
+
+def test_the_same_words_with_another_answer_are_no_loop(tmp_path):
+    rollouts = run(tmp_path / "rollouts.jsonl", Walking, loop_limit=2)
+    assert [r.turns for r in rollouts] == [1, 2, 3, 4, 5]
+
+
 def test_what_is_on_file_is_not_run_again(tmp_path):
     path = tmp_path / "rollouts.jsonl"
     first = run(path, Walking)

@@ -100,6 +100,10 @@ class Episode:
         self.success = bool(info["success"])
         self.ended = terminated or truncated
 
+    def is_in_loop(self, turns: int) -> bool:
+        """Whether the last so many turns said one and the same and had one and the same answer."""
+        return len(self.turns) >= turns and len(set(self.turns[-turns:])) == 1
+
     def break_off(self, error: str) -> None:
         """End the episode as failed."""
         self.error, self.ended, self.success = error, True, False

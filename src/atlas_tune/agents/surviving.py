@@ -51,6 +51,7 @@ class Surviving:
         *,
         tasks: int,
         has_started: bool = False,
+        loop_limit: int | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +62,8 @@ class Surviving:
             opening: told instead of the environment's own instruction.
             tasks: how many are to be played in all.
             has_started: whether a task is known to start in such an environment.
+            loop_limit: an episode ends after so many turns in a row that are the same, in word and
+                in answer; None lets it go on to the step limit.
         """
         self._make_env = make_env
         self._policy = policy
@@ -68,6 +71,7 @@ class Surviving:
         self._style = style
         self._opening = opening
         self._has_started = has_started
+        self._loop_limit = loop_limit
         self._patience = min(_UNSTARTED, tasks)
         self._crashed: set[str] = set()
 
@@ -142,10 +146,15 @@ class Surviving:
             for key, message in self._replies(running).items():
                 try:
                     running[key].act(message)
+                    self._end_loop(running[key])
                 except Exception as error:
                     _refuse_what_is_no_crash(error)
                     self._crash(key, running[key], error)
             told()
+
+    def _end_loop(self, episode: Episode) -> None:
+        if self._loop_limit is not None and episode.is_in_loop(self._loop_limit):
+            episode.ended = True
 
     def _replies(self, running: dict[str, Episode]) -> dict[str, Message]:
         """The next messages of the episodes whose conversations fit; the others break off."""

@@ -21,7 +21,6 @@ from atlas_tune.trajectory.store import read_records
 
 if TYPE_CHECKING:
     from atlas_tune.agents.opening import Opening
-    from atlas_tune.agents.surviving import Surviving
     from atlas_tune.environments.base import TextEnv
 
 
@@ -141,6 +140,7 @@ def evaluate(
     model: Mapping[str, Any],
     style: Style = REACT,
     opening: Opening | None = None,
+    loop_limit: int | None = None,
     retry_errors: bool = False,
     on_turn: Callable[[int, list[Episode]], None] = lambda done, episodes: None,
     on_standing: Callable[[Standing], None] = lambda standing: None,
@@ -167,6 +167,8 @@ def evaluate(
             mixed in.
         style: how the agent acts.
         opening: told instead of the environment's own instruction.
+        loop_limit: an episode ends after so many turns in a row that are the same, in word and in
+            answer; None lets it go on to the step limit.
         retry_errors: run those tasks again whose runs on file broke off; each result takes the
             place of the old one.
         on_turn: called after each turn with the tasks of the batches before and the running
@@ -178,10 +180,15 @@ def evaluate(
             another process writes it; or what :class:`atlas_tune.agents.surviving.Surviving`
             cannot survive.
     """
+    # Here and not above: what only reads rollouts needs no policy.
+    from atlas_tune.agents.surviving import Surviving
+
     task_ids = list(task_ids)
     env = make_env()
     told = [env.instruction, style.reply_format, PREFILL] if opening is None else opening.record()
     settings: dict[str, Any] = {"environment": env.name, "opening": told, "max_steps": max_steps}
+    if loop_limit is not None:
+        settings["loop_limit"] = loop_limit
     if style.tools:
         settings["tools"] = list(style.tools)
     env.close()
@@ -195,8 +202,15 @@ def evaluate(
         for start, batch in enumerate(in_batches(task_ids, batch_size)):
             if all(task in known for task in batch):
                 continue
-            playing = playing or _surviving(
-                make_env, policy(), max_steps, style, opening, len(task_ids), bool(on_file)
+            playing = playing or Surviving(
+                make_env,
+                policy(),
+                max_steps,
+                style,
+                opening,
+                tasks=len(task_ids),
+                has_started=bool(on_file),
+                loop_limit=loop_limit,
             )
             # What broke off is tried again alone: its neighbours were finished in the same batch.
             fresh = (
@@ -227,23 +241,6 @@ def evaluate(
 def _was_run(batch: Iterable[str], on_file: Mapping[str, Rollout]) -> bool:
     """Whether a batch was finished before, be it with errors."""
     return all(task in on_file for task in batch)
-
-
-def _surviving(
-    make_env: Callable[[], TextEnv],
-    policy: Policy,
-    max_steps: int,
-    style: Style,
-    opening: Opening | None,
-    tasks: int,
-    has_started: bool,
-) -> Surviving:
-    # Here and not above: what only reads rollouts needs no policy.
-    from atlas_tune.agents.surviving import Surviving
-
-    return Surviving(
-        make_env, policy, max_steps, style, opening, tasks=tasks, has_started=has_started
-    )
 
 
 def _standing(before: list[Rollout], episodes: list[Episode], of: int, max_steps: int) -> Standing:

@@ -80,6 +80,7 @@ def acting_stage(recipe: Recipe, layout: Layout, acting: Acting, place: Place) -
             "max_steps": place.max_steps,
             "batch_size": settings.batch_size,
             "opening": own if learnt is None else learnt.record(),
+            **({} if settings.loop_limit is None else {"loop_limit": settings.loop_limit}),
         }
 
     def run() -> dict[str, Any]:
@@ -104,6 +105,7 @@ def acting_stage(recipe: Recipe, layout: Layout, acting: Acting, place: Place) -
                 },
                 model=answers(),
                 opening=opening(),
+                loop_limit=settings.loop_limit,
                 on_standing=lambda standing: tick(standing.ended, standing.of, str(standing)),
             )
         errors = {r.task_id: r.error for r in found if r.error is not None}

@@ -52,5 +52,9 @@ class EvaluateSettings(Section):
     """Episodes that run at once."""
     max_new_tokens: int = Field(256, ge=1)
     """The longest reply; a longer one is cut there."""
+    loop_limit: int | None = Field(None, ge=2)
+    """End an episode after so many turns in a row that are the same, in word and in answer: a
+    greedy agent rarely leaves such a loop, and pays for it to the step limit. Off where it is left
+    out."""
     precision: Precision = "bfloat16"
     """Arithmetic of the acting model."""
