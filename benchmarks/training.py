@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import hashlib
 import json
 import os
 import random
@@ -39,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import Kept, Record
 from training_sides import sides
 
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer, resolve_model
@@ -158,30 +158,25 @@ def main() -> None:
     running = sides(model, options.model, tokenizer, options.batch, options.tokens, options.device)
     chosen = options.only or list(running)
     setting = {k: value for k, value in vars(options).items() if k not in ("rounds", "only")}
-    digest = hashlib.sha256(json.dumps([setting, [asdict(w) for _, w in pairs]]).encode())
-    kept = HERE.parent / "runs" / "benchmarks" / f"training-{digest.hexdigest()[:12]}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    installed = versions(options.model, resolve_model(options.model))
+    kept = Kept("training", [setting, installed, [asdict(whole) for _, whole in pairs]])
+
+    def measure(name: str) -> Record:
+        losses, seconds, peak = [], 0.0, 0.0
+        for step in steps:
+            model.zero_grad(set_to_none=True)
+            loss, took, held = peak_of(options.device, partial(running[name], step))
+            losses.append(loss)
+            seconds, peak = seconds + took, max(peak, held)
+        return {"seconds": seconds, "peak": peak, "loss": statistics.mean(losses)}
+
     for number in range(options.rounds):
         for name in chosen:
-            if any((one["round"], one["side"]) == (number, name) for one in done):
-                continue
-            losses, seconds, peak = [], 0.0, 0.0
-            for step in steps:
-                model.zero_grad(set_to_none=True)
-                loss, took, held = peak_of(options.device, partial(running[name], step))
-                losses.append(loss)
-                seconds, peak = seconds + took, max(peak, held)
-            found = {"seconds": seconds, "peak": peak, "loss": statistics.mean(losses)}
-            print(f"{number}  {name:18} {seconds:8.1f} s  {peak / 2**30:5.2f} GiB  "
-                  f"loss {found['loss']:.4f}", flush=True)  # fmt: skip
-            done.append({"round": number, "side": name, **found})
-            with kept.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+            kept.measured({"round": number, "side": name}, partial(measure, name))
     counted = savings(
         Shape.of(model.config), [[cut for cut, _ in step] for step in steps], batch=options.batch
     )
-    record = summary(options, pairs, done, counted)
+    record = summary(options, pairs, list(running), kept.done, counted) | {"versions": installed}
     RESULTS.mkdir(exist_ok=True)
     name = "-".join(
         filter(
@@ -199,11 +194,12 @@ def main() -> None:
 def summary(
     options: argparse.Namespace,
     pairs: Sequence[tuple[Row, Row]],
-    done: Sequence[dict[str, Any]],
+    order: Sequence[str],
+    done: Sequence[Record],
     counted: dict[str, Any],
-) -> dict[str, Any]:
-    """Medians over rounds, and each side's time and counted operations over ours."""
-    names = list(dict.fromkeys(one["side"] for one in done))
+) -> Record:
+    """Medians over rounds, and each side's time and counted operations over the last one's."""
+    names = [name for name in order if any(one["side"] == name for one in done)]
 
     def all_of(name: str, what: str) -> list[float]:
         return [one[what] for one in done if one["side"] == name]
@@ -218,7 +214,6 @@ def summary(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["benchmarks/training.py", *sys.argv[1:]]),
         "machine": machine(),
-        "versions": versions(options.model, resolve_model(options.model)),
         "shape": options.shape,
         "trajectories": len(pairs),
         "tokens": sum(len(whole.input_ids) for _, whole in pairs),
@@ -235,7 +230,7 @@ def summary(
     }
 
 
-def table(record: dict[str, Any]) -> str:
+def table(record: Record) -> str:
     """The record as Markdown."""
     lines = ["| side | s | GiB | time over ours | FLOPs over ours |", "|---|---|---|---|---|"]
     lines += [
