@@ -120,8 +120,8 @@ def test_scores_by_hand(tmp_path):
     assert part_score(benchmark, craft, lost).errors == 1
     two = part_score(benchmark, doors, opened)
     assert (two.success_rate, two.score) == (0.5, pytest.approx(0.6))
-    # Of two tasks drawn twice, each extreme mean comes up in a quarter of the draws.
-    assert two.score_interval == (pytest.approx(0.3), pytest.approx(0.9))
+    # t with one degree of freedom, 12.7, times the error, 0.3, leaves [0, 1] on both sides.
+    assert two.score_interval == (0.0, 1.0)
     held_in, held_out = role_means(benchmark, {"textcraft": crafted, "doors": opened})
     assert (held_in.score, held_out.score) == (0.5, pytest.approx(0.6))
     (alone,) = role_means(benchmark, {"textcraft": crafted})
@@ -139,11 +139,13 @@ def test_a_mean_counts_every_environment_the_same():
     assert (mean.score, mean.interval) == (0.5, None)
 
 
-def test_equal_rewards_give_no_range(tmp_path):
+def test_equal_rewards_do_not_say_what_the_next_task_gives(tmp_path):
     benchmark = load_benchmark(written(tmp_path))
     doors = benchmark.environments[1]
     score = part_score(benchmark, doors, [Episode(0.1, False)] * 3)
-    assert (score.score, score.score_interval) == (pytest.approx(0.1), None)
+    low, high = score.score_interval
+    assert score.score == pytest.approx(0.1)
+    assert low < 0.1 and high > 0.5
     assert score.success_interval == (0.0, pytest.approx(0.5615, abs=1e-4))
 
 

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from atlas_tune.errors import AtlasError, UsageError
-from atlas_tune.evaluate.skills import SkillScores, compare_skills, scores_of, sign_flips
+from atlas_tune.evaluate.skills import SkillScores, compare_skills, scores_of
 from atlas_tune.evaluate.skills_harness import ask, skill_tasks
+from atlas_tune.evaluate.statistics import sign_flips
 from cli.commands import atlas
 from tiny_model import tiny_llama, tiny_tokenizer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atlas_tune.evaluate.statistics import exact_mcnemar, verdict, verdicts
+from atlas_tune.evaluate.statistics import crossed, exact_mcnemar, verdict, verdicts
 
 
 def outcomes(wins, losses, ties):
@@ -36,6 +36,13 @@ def test_one_seed_of_successes_is_decided_by_mcnemar():
     assert found.p_value == pytest.approx(exact_mcnemar(ours, theirs).p_value)
     assert (found.test, found.wins, found.losses) == ("McNemar's exact test", 9, 1)
     assert "not for another training" in found.words
+
+
+def test_a_few_tasks_that_all_go_one_way_are_no_proof_however_many_seeds():
+    found = verdict(np.tile(outcomes(4, 0, 44), (3, 1)), delta=0.05)
+    assert crossed(np.tile(outcomes(4, 0, 44), (3, 1))).p_value < 0.05
+    assert (found.verdict, found.p_value) == ("cannot tell", 0.125)
+    assert "sign flips of the tasks that differ" in found.words
 
 
 def test_seeds_that_disagree_take_a_verdict_back():

@@ -181,8 +181,8 @@ def _tables(chosen: Benchmark, result: BenchmarkResult) -> Group:
         table.add_row(f"mean of {counted}", mean.role, "", "", score, "")
     lines = [
         Text(
-            "Ranges are of 95%: Wilson's for success, else a bootstrap over tasks, which needs two "
-            "that differ.",
+            "Ranges are of 95%: Wilson's for success, t or score over tasks for rewards, and a "
+            "bootstrap for means, which needs two tasks that differ.",
             style="dim",
         )
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from atlas_tune.evaluate.benchmark import Benchmark, BenchmarkPart, Metric, Role
 from atlas_tune.evaluate.statistics.bootstrap import DRAWS, percentiles
-from atlas_tune.evaluate.statistics.intervals import wilson_interval
+from atlas_tune.evaluate.statistics.intervals import score_interval, wilson_interval
 
 _SEED = 0
 """Of the bootstrap, so that the same rollouts give the same interval."""
@@ -42,9 +42,8 @@ class PartScore:
     mean_reward: float
     score: float
     """The metric's: success rate or mean reward."""
-    score_interval: tuple[float, float] | None
-    """Wilson's of a success rate, a bootstrap over tasks of a mean reward; None where all rewards
-    are the same, because a bootstrap would claim that the next task gives it too."""
+    score_interval: tuple[float, float]
+    """Wilson's of a success rate; of a mean reward :func:`.statistics.score_interval`."""
     errors: int
     """Episodes that broke off; they count as failed."""
     benchmark: str
@@ -77,7 +76,7 @@ def part_score(benchmark: Benchmark, part: BenchmarkPart, episodes: Sequence[Epi
     rate, wilson = successes / len(episodes), wilson_interval(successes, len(episodes))
     rewards = np.array([episode.reward for episode in episodes])
     is_rate = part.metric == "success"
-    drawn = _interval(_means_B(rewards, np.random.default_rng(_SEED)))
+    of_reward = score_interval(rewards, least=-1.0 if rewards.min() < 0 else 0.0)
     return PartScore(
         name=part.name,
         environment=part.environment,
@@ -89,7 +88,7 @@ def part_score(benchmark: Benchmark, part: BenchmarkPart, episodes: Sequence[Epi
         success_interval=wilson,
         mean_reward=float(rewards.mean()),
         score=rate if is_rate else float(rewards.mean()),
-        score_interval=wilson if is_rate else drawn,
+        score_interval=wilson if is_rate else of_reward,
         errors=sum(episode.error is not None for episode in episodes),
         benchmark=benchmark.digest,
     )

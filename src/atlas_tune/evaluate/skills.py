@@ -11,19 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import permutation_test
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.evaluate.statistics.bootstrap import bootstrap_difference
-from atlas_tune.evaluate.statistics.paired import Verdict, exact_mcnemar
+from atlas_tune.evaluate.statistics.paired import Verdict, exact_mcnemar, sign_flips
 
 Test = Literal["exact McNemar", "sign flips"]
 
 LEVEL = 0.05
 """Below this p-value the models are told apart."""
-FLIPS = 9999
-"""Sign flips that are tried by lot; all of them where there are no more (up to 13 questions)."""
-_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,24 +128,6 @@ def compare_skills(before: SkillScores, after: SkillScores) -> SkillComparison:
         p_value=p_value,
         verdict=verdict,
     )
-
-
-def sign_flips(differences: Sequence[float]) -> float:
-    """The two-sided p-value of paired differences under random signs (Fisher 1935).
-
-    Were the models alike, each question's difference could as well have had the other sign. The
-    p-value is the share of sign patterns whose mean is as far from zero: of all of them up to 13
-    questions, else of :data:`FLIPS` by lot, seeded.
-    """
-    found = permutation_test(
-        (np.asarray(differences, dtype=float),),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=FLIPS,
-        batch=max(1, _AT_ONCE // len(differences)),
-        rng=0,
-    )
-    return float(found.pvalue)
 
 
 def _verdict(gained: float, p_value: float) -> Verdict:

@@ -14,8 +14,8 @@ import numpy as np
 
 from atlas_tune.evaluate.statistics import (
     Runs,
-    bootstrap_crossed,
     paired_differences,
+    score_interval,
     verdicts,
     wilson_interval,
 )
@@ -76,8 +76,8 @@ def _share(arm: Runs, against: Runs) -> bool:
 def score_cells(scores: Iterable[TaskScores], metrics: Mapping[str, Metric]) -> tuple[Cell, ...]:
     """Every arm's score in every environment, over its seeds.
 
-    The interval is Wilson's where one seed solved or did not solve its tasks, and otherwise the
-    bootstrap over seeds and tasks.
+    The interval is Wilson's where one seed solved or did not solve its tasks, and otherwise
+    :func:`atlas_tune.evaluate.statistics.score_interval`.
     """
     found = []
     for one in scores:
@@ -88,7 +88,7 @@ def score_cells(scores: Iterable[TaskScores], metrics: Mapping[str, Metric]) -> 
             if len(runs) == 1 and metrics[one.environment] == "success":
                 interval = wilson_interval(int(values_ST.sum()), len(tasks))
             else:
-                interval = bootstrap_crossed(values_ST)
+                interval = score_interval(values_ST, least=1 - _range(one))
             found.append(
                 Cell(
                     arm=arm,

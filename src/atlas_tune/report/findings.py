@@ -44,7 +44,7 @@ class Cell(Value):
     value: float
     """In the environment's metric, the mean over seeds and tasks."""
     interval: Interval | None = None
-    """95%; with several seeds the two-level bootstrap over seeds and tasks."""
+    """95%; see docs/statistics.md."""
 
 
 class Needed(Value):

@@ -193,6 +193,8 @@ class Results(Value):
     """The recipe, as YAML text."""
     machine: dict[str, str]
     versions: dict[str, str]
+    hashes: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the data, the selections and the base model."""
     command: str
     complete: Complete | None = None
     """None: the run says nothing of evaluations that are still to come."""

@@ -46,8 +46,10 @@ def to_markdown(results: Results, *, brief: bool = False) -> str:
         ]
     machine = _plain(", ".join(f"{key} {value}" for key, value in results.machine.items()))
     on = f" on {machine}" if machine else ""
+    seeds = wording.listing(map(str, results.seeds)) if results.seeds else ""
+    drawn = f", seed{'s' if len(results.seeds) > 1 else ''} {seeds}" if seeds else ""
     parts.append(
-        f"Measured {_plain(wording.moment(results.created_at))}{on}, with "
+        f"Measured {_plain(wording.moment(results.created_at))}{on}{drawn}, with "
         f"{_code(results.command)}.\n"
     )
     return "\n".join(parts)
@@ -161,9 +163,9 @@ def _ranges(results: Results) -> str:
     if len(results.seeds) > 1:
         return (
             f"Means over {len(results.seeds)} seeds, in brackets the lowest and highest seed "
-            "(the 95% Wilson interval where there is one model)."
+            "(the 95% interval where there is one model)."
         )
-    return "In brackets: 95% Wilson intervals."
+    return "In brackets: 95% intervals."
 
 
 def _markdown_table(rows: Rows, text_columns: int) -> str:

@@ -1,6 +1,6 @@
 """Statistics that a reviewer accepts: intervals, paired tests, power, and verdicts in words."""
 
-from atlas_tune.evaluate.statistics.bootstrap import bootstrap_difference, bootstrap_mean
+from atlas_tune.evaluate.statistics.bootstrap import bootstrap_difference
 from atlas_tune.evaluate.statistics.crossed import (
     Crossed,
     Spread,
@@ -11,9 +11,13 @@ from atlas_tune.evaluate.statistics.crossed import (
 from atlas_tune.evaluate.statistics.differences import Runs, paired_differences
 from atlas_tune.evaluate.statistics.equivalence import Equivalence, tost, tost_bootstrap
 from atlas_tune.evaluate.statistics.finding import Finding, verdict, verdicts
-from atlas_tune.evaluate.statistics.intervals import clopper_pearson_interval, wilson_interval
+from atlas_tune.evaluate.statistics.intervals import (
+    clopper_pearson_interval,
+    score_interval,
+    wilson_interval,
+)
 from atlas_tune.evaluate.statistics.multiplicity import holm
-from atlas_tune.evaluate.statistics.paired import PairedTest, Verdict, exact_mcnemar
+from atlas_tune.evaluate.statistics.paired import PairedTest, Verdict, exact_mcnemar, sign_flips
 from atlas_tune.evaluate.statistics.power import (
     Needed,
     detectable_effect,
@@ -33,7 +37,6 @@ __all__ = [
     "Verdict",
     "bootstrap_crossed",
     "bootstrap_difference",
-    "bootstrap_mean",
     "clopper_pearson_interval",
     "crossed",
     "detectable_effect",
@@ -42,6 +45,8 @@ __all__ = [
     "needed",
     "paired_differences",
     "paired_power",
+    "score_interval",
+    "sign_flips",
     "spread",
     "tasks_needed",
     "tost",

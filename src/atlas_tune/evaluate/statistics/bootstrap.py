@@ -7,8 +7,6 @@ over tasks the two hardly differ. The percentile form is too narrow by about sqr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,27 +15,6 @@ from atlas_tune.evaluate.statistics.differences import Array, as_matrix
 DRAWS = 10_000
 _AT_ONCE = 4_000_000
 """Counts held at once: 32 MB, however many tasks there are."""
-
-
-def bootstrap_mean(
-    values: Sequence[float], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over tasks (Efron 1979), seeded.
-
-    Raises:
-        ValueError: there is no value, or it is not a number.
-    """
-    if not len(values):
-        raise ValueError("an interval needs at least one value")
-    sample = np.asarray(values, dtype=float)
-    if not np.isfinite(sample).all():
-        raise ValueError("an interval needs values that are finite numbers")
-    generator = np.random.default_rng(seed)
-    means = [
-        sample[generator.integers(0, len(sample), (some, len(sample)))].mean(axis=1)
-        for some in portions(draws, len(sample))
-    ]
-    return percentiles(np.concatenate(means), confidence)
 
 
 def bootstrap_difference(

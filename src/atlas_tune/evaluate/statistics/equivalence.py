@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from atlas_tune.evaluate.statistics.bootstrap import DRAWS
 from atlas_tune.evaluate.statistics.crossed import bootstrap_crossed, crossed
 from atlas_tune.evaluate.statistics.differences import as_matrix
+from atlas_tune.evaluate.statistics.score import lower_score_limit, score_p_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,12 @@ class Equivalence:
 
 
 def tost(differences: ArrayLike, delta: float, level: float = 0.05) -> Equivalence:
-    """Two one-sided t tests of a mean difference (Schuirmann 1987) over crossed seeds and tasks.
+    """Two one-sided tests of a mean difference (Schuirmann 1987) over crossed seeds and tasks.
 
-    This is the form that verdicts use: its error knows how few the seeds are (see ``crossed``).
+    This is the form that verdicts use. Each side has to be rejected twice: by a t test, whose error
+    knows how few the seeds are (see ``crossed``), and by a score test over the tasks' means, which
+    knows how few of the tasks differ (see :mod:`.score`; for paired successes Liu, Hsueh, Hsieh
+    and Chen, Statistics in Medicine 21:231-245, 2002).
     Values are success or reward within [0, 1]. Where no cell differs there is no spread to test
     by; then ``delta`` is held against the exact upper bound of the share of tasks that could
     differ, 1 - level^(1/T), as a mean difference cannot be larger (Clopper and Pearson 1934).
@@ -43,10 +47,17 @@ def tost(differences: ArrayLike, delta: float, level: float = 0.05) -> Equivalen
     matrix_ST = as_matrix(differences)
     found = crossed(matrix_ST)
     if found.error > 0 and found.tasks > 1:
-        below = float(student.sf((found.mean + delta) / found.error, found.freedom))
-        above = float(student.cdf((found.mean - delta) / found.error, found.freedom))
-        p_value = max(below, above)
-        return Equivalence(delta, p_value, found.interval(1 - 2 * level), p_value < level)
+        means_T = np.nanmean(matrix_ST, axis=0)
+        p_value = max(
+            float(student.sf((found.mean + delta) / found.error, found.freedom)),
+            float(student.cdf((found.mean - delta) / found.error, found.freedom)),
+            score_p_value(means_T, -delta),
+            score_p_value(-means_T, -delta),
+        )
+        low, high = found.interval(1 - 2 * level)
+        low = min(low, lower_score_limit(means_T, level))
+        high = max(high, -lower_score_limit(-means_T, level))
+        return Equivalence(delta, p_value, (low, high), p_value < level)
     step = 1.0 if found.mean == 0 else 2.0
     unseen = step * (1 - level ** (1 / found.tasks))
     room = min(1.0, max(0.0, delta - abs(found.mean)) / step)

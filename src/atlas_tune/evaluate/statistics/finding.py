@@ -14,7 +14,7 @@ from atlas_tune.evaluate.statistics.crossed import Crossed, bootstrap_crossed, c
 from atlas_tune.evaluate.statistics.differences import Array, as_matrix
 from atlas_tune.evaluate.statistics.equivalence import Equivalence, tost
 from atlas_tune.evaluate.statistics.multiplicity import holm
-from atlas_tune.evaluate.statistics.paired import sign_p_value
+from atlas_tune.evaluate.statistics.paired import FEW, sign_flips, sign_p_value
 from atlas_tune.evaluate.statistics.power import (
     MOST_SEEDS,
     MOST_TASKS,
@@ -85,9 +85,10 @@ def verdicts(
 
     - *better*, *worse*: the test of no difference rejects at ``level``, after Holm over the
       environments. With one seed and success as 0 or 1 it is McNemar's exact test, otherwise the
-      t test of ``crossed``; where all cells are equal or there is one task, which leaves a t test
-      no spread over tasks, the sign test over tasks.
-    - *equivalent*: TOST (t form) rejects a difference of ``delta`` or more, after Holm over the
+      t test of ``crossed``, and where few tasks differ their sign flips if these are less sure
+      (:func:`.paired.sign_flips`); where all cells are equal or there is one task, which leaves
+      a t test no spread over tasks, the sign test over tasks.
+    - *equivalent*: TOST rejects a difference of ``delta`` or more, after Holm over the
       environments for this claim. A difference that is both established and within ``delta`` is
       called better or worse, and the words say that it is small.
     - *cannot tell* otherwise, with the tasks and seeds that would find ``delta`` with 80% power
@@ -135,6 +136,9 @@ def _measure(name: str, values: ArrayLike, delta: float, level: float) -> _Measu
     elif found.error > 0 and found.tasks > 1:
         test = "t test over seeds and tasks" if found.seeds > 1 else "paired t test over tasks"
         p_value = found.p_value
+        # Of few tasks that differ a t test takes one-sidedness for certainty.
+        if wins + losses <= FEW and (flipped := sign_flips(means_T)) > p_value:
+            test, p_value = "sign flips of the tasks that differ", flipped
     else:
         test, p_value = "sign test over tasks", sign_p_value(wins, losses)
     return _Measured(matrix_ST, found, wins, losses, test, p_value, tost(matrix_ST, delta, level))
