@@ -53,6 +53,25 @@ def test_a_changed_setting_runs_it_again(stage):
     assert stage.runs == 2
 
 
+def test_what_people_have_added_to_stays_when_a_setting_changes(stage):
+    stage.go({"budget": 0.3})
+    stage.target.write_text("corrected")
+    found = []
+    look = lambda: found.append(stage.target.read_text())  # noqa: E731
+    changed = stage.stage({"budget": 0.5}, work=look, appended=(stage.target,))
+    Manifest(stage.directory).do(changed)
+    assert found == ["corrected"]
+
+
+def test_a_stage_holds_while_nothing_it_rests_on_has_changed(stage):
+    assert not Manifest(stage.directory).holds(stage.stage())
+    stage.go()
+    assert Manifest(stage.directory).holds(stage.stage())
+    assert not Manifest(stage.directory).holds(stage.stage({"budget": 0.5}))
+    stage.source.write_text("2")
+    assert not Manifest(stage.directory).holds(stage.stage())
+
+
 def test_a_changed_input_runs_it_again(stage):
     stage.go()
     stage.source.write_text("2")

@@ -185,6 +185,16 @@ def test_a_part_runs_alone_and_another_seed_adds_only_itself(recipe, tmp_path):
     assert before.items() <= rollouts(directory).items()
     results = load_results(directory / "report" / "results.json")
     assert {c.seeds for c in results.comparisons} == {2}
+    # Under other settings none of this is the recipe's any more, but what runs now.
+    whole = recipe.read_text()
+    recipe.write_text(whole.replace("max_new_tokens: 4", "max_new_tokens: 5"))
+    atlas_tune("run", recipe, "--dir", tmp_path / "run", "--only", "arm=untuned")
+    results = load_results(directory / "report" / "results.json")
+    assert {one.arm for one in results.results} == {"untuned"}
+    assert (results.complete.done, results.complete.of) == (1, 7)
+    recipe.write_text(whole)
+    atlas_tune("run", recipe, "--dir", directory)
+    assert before.items() <= rollouts(directory).items()
     # Another place needs the weights, which are made again and give what they gave before.
     text = recipe.read_text().replace(
         "max_steps: 2}", "max_steps: 2}\n    - {environment: babyai, tasks: 1, max_steps: 1}"

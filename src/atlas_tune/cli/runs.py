@@ -26,6 +26,10 @@ def run(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what is done and what the rest may take.")
     ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report", help="Run nothing: write the report on what is done by now."),
+    ] = False,
     only: Annotated[
         list[str] | None,
         typer.Option(help="A part of it: arm=…, seed=… or environment=…; may be repeated."),
@@ -33,7 +37,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe from end to end; what is done already is skipped."""
-    from atlas_tune.pipeline import Experiment, Layout, Manifest, Only, run_recipe
+    from atlas_tune.pipeline import Experiment, Layout, Manifest, Only, report_recipe, run_recipe
     from atlas_tune.pipeline.plan import plan as plan_of
     from atlas_tune.recipe import load_recipe
     from atlas_tune.report import load_results, to_console
@@ -45,7 +49,10 @@ def run(
         _tell_plan(plan_of(Experiment(loaded, Layout(place), Manifest(place)), part), as_json)
         return
     command = shlex.join(["atlas-tune", *sys.argv[1:]])
-    index = run_recipe(loaded, recipe, place, command, part)
+    if report_only:
+        index = report_recipe(loaded, place)
+    else:
+        index = run_recipe(loaded, recipe, place, command, part)
     results = load_results(index.parent / "results.json")
     if as_json:
         print(results.model_dump_json())

@@ -3,6 +3,6 @@
 from atlas_tune.pipeline.experiment import Experiment, Only
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
-from atlas_tune.pipeline.run import run_recipe
+from atlas_tune.pipeline.run import report_recipe, run_recipe
 
-__all__ = ["Experiment", "Layout", "Manifest", "Only", "run_recipe"]
+__all__ = ["Experiment", "Layout", "Manifest", "Only", "report_recipe", "run_recipe"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from atlas_tune.pipeline.layout import Layout
-from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.stage import audit_stage
 from atlas_tune.recipe import Recipe
 from atlas_tune.report.criticality import RECORD, has_control, load_criticality
@@ -15,8 +14,8 @@ from atlas_tune.select.auditing.criticality import Criticality
 from atlas_tune.select.auditing.resampling import Figure
 
 
-def audited(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Started, ...]:
-    """A row for each audited arm and environment, in the order of the recipe.
+def audited(recipe: Recipe, layout: Layout, current: Set[str]) -> tuple[Started, ...]:
+    """A row for each arm and environment whose audit is current, in the order of the recipe.
 
     Raises:
         AtlasError: a file of an audit is not what the audit wrote.
@@ -24,7 +23,7 @@ def audited(recipe: Recipe, layout: Layout, manifest: Manifest) -> tuple[Started
     return tuple(
         row
         for arm in recipe.audited()
-        if manifest.finished(audit_stage(arm.name))
+        if audit_stage(arm.name) in current
         for path in sorted(layout.audits(arm.name).glob(f"*/{RECORD}"))
         for row in started_rows(load_criticality(path)[1])
     )

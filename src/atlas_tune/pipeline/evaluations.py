@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout, read_rollouts
 from atlas_tune.pipeline.layout import Layout
-from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.stage import evaluate_stage
 from atlas_tune.recipe import Recipe
 from atlas_tune.report.results import UNTUNED, Metric, SeedScores, TaskScores
@@ -31,8 +30,13 @@ class Evaluations:
     """By place, the step limit."""
 
     @classmethod
-    def read(cls, recipe: Recipe, layout: Layout, manifest: Manifest) -> Evaluations:
+    def read(cls, recipe: Recipe, layout: Layout, current: Set[str]) -> Evaluations:
         """What the files of a run hold.
+
+        Args:
+            recipe: says what is asked for.
+            layout: says where.
+            current: the names of the stages whose results count.
 
         Raises:
             AtlasError: a line of a file is no rollout.
@@ -50,7 +54,7 @@ class Evaluations:
             rollouts={
                 one: read_rollouts(layout.rollouts(*one))
                 for one in asked
-                if manifest.finished(evaluate_stage(*one))
+                if evaluate_stage(*one) in current
             },
             metrics={
                 place: "reward" if env.metric == "reward" else "success"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 from atlas_tune.agents.local_model import model_digest, resolve_model
-from atlas_tune.errors import UsageError, nearest
+from atlas_tune.errors import AtlasError, UsageError, nearest
 from atlas_tune.pipeline.acting import Acting, Place, acting_stage
 from atlas_tune.pipeline.auditing import auditing_stage
 from atlas_tune.pipeline.choosing import choosing_stage
@@ -116,6 +117,28 @@ class Experiment:
             # By name, so that an arm that is not drawn anew stands here once.
             for one in {found.name: found for found in map(arm.chosen_with, seeds)}.values():
                 yield choosing_stage(self.recipe, self.layout, one, lambda: self.trajectories)
+
+    def current(self) -> frozenset[str]:
+        """The names of the stages whose results are those of the recipe as it is now.
+
+        What stands in the directory from other settings is not among them, nor what was made of it.
+        """
+        found: set[str] = set()
+
+        def look(stage: Stage) -> None:
+            # What a stage needs to be known by may be gone: a file, a server.
+            with suppress(AtlasError):
+                if found >= {*stage.after} and self.manifest.holds(stage):
+                    found.add(stage.name)
+
+        for stage in self.preparing():
+            look(stage)
+        for model in self.models():
+            for stage in (*filter(None, [model.tuning]), *model.acting):
+                look(stage)
+        for stage in self.audits():
+            look(stage)
+        return frozenset(found)
 
     def _with_needed(self, only: Only) -> set[str]:
         needed: set[str] = set()

@@ -3,7 +3,8 @@
 A stage has a *key*, the hash of its settings and of the content of its inputs. It is skipped
 while its key is unchanged and its outputs are still what it wrote. A stage that was killed has
 left its key without outputs: it goes on with what is there. A stage whose key has changed starts
-from nothing.
+from nothing, but for outputs to which people may add: labels name what made them, so those that
+another setting made are not taken for its own, and corrections are not lost.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Manifest:
 
         An output of a finished stage that is no longer what the stage wrote is removed and made
         again, unless it is one to which people may add. A stage whose key has changed starts
-        from nothing.
+        from nothing else.
         """
         key = self._key(stage)
         entry = self._record["stages"].get(stage.name, {})
@@ -76,7 +77,8 @@ class Manifest:
                     remove(path)
         if entry.get("key") != key:
             for path in stage.outputs:
-                remove(path)
+                if path not in stage.appended:
+                    remove(path)
         self._record["stages"][stage.name] = {"key": key, "like": list(stage.like)}
         self._save()
         started = time.monotonic()
@@ -104,6 +106,16 @@ class Manifest:
         if "outputs" not in entry or "again" in entry:
             return State.BEGUN
         return State.DONE if self._found(stage) == entry["outputs"] else State.CHANGED
+
+    def holds(self, stage: Stage) -> bool:
+        """Whether what a stage has left is what it makes with its settings and inputs of now."""
+        entry = self._record["stages"].get(stage.name, {})
+        return (
+            "outputs" in entry
+            and all(path.exists() for path in stage.inputs)
+            and entry["key"] == self._key(stage)
+            and self._found(stage) == entry["outputs"]
+        )
 
     def finished(self, name: str) -> bool:
         """Whether a stage of this name came to its end, with whatever settings."""
@@ -152,6 +164,14 @@ class Manifest:
         """The record of the stage that finished last."""
         stages = self._record["stages"].values()
         found: dict[str, Any] = max(stages, key=lambda entry: entry.get("finished_at", ""))
+        return found
+
+    def machines(self) -> list[dict[str, str]]:
+        """The machines on which stages were done, each once."""
+        found: list[dict[str, str]] = []
+        for entry in self._record["stages"].values():
+            if (machine := entry.get("machine")) and machine not in found:
+                found.append(machine)
         return found
 
     def returned(self, name: str) -> Any:

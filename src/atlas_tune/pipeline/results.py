@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout
-from atlas_tune.evaluate.statistics import bootstrap_mean, wilson_interval
+from atlas_tune.evaluate.statistics import score_interval, wilson_interval
 from atlas_tune.pipeline.audited import audited
 from atlas_tune.pipeline.evaluations import Evaluations
 from atlas_tune.pipeline.examples import examples
 from atlas_tune.pipeline.experiment import Experiment
 from atlas_tune.pipeline.failed import failures
-from atlas_tune.pipeline.layout import Layout
+from atlas_tune.pipeline.left_out import left_out
 from atlas_tune.pipeline.manifest import Manifest
 from atlas_tune.pipeline.provenance import versions
-from atlas_tune.pipeline.stage import DATA, audit_stage, evaluate_stage, select_stage, tune_stage
+from atlas_tune.pipeline.stage import DATA, evaluate_stage, select_stage, tune_stage
 from atlas_tune.recipe import ArmSettings, EvaluateOn, Recipe
 from atlas_tune.report.compared import compare, score_cells
 from atlas_tune.report.results import (
@@ -31,7 +32,6 @@ from atlas_tune.report.results import (
     Environment,
     LossCurve,
     LossPoint,
-    Quarantined,
     Result,
     Results,
     RewardCurve,
@@ -55,14 +55,19 @@ def build_results(experiment: Experiment) -> Results:
     recipe, layout, manifest = experiment.recipe, experiment.layout, experiment.manifest
     trajectories = experiment.trajectories
     latest = manifest.latest()
-    done = Evaluations.read(recipe, layout, manifest)
+    current = experiment.current()
+    done = Evaluations.read(recipe, layout, current)
     scores = done.scores()
-    tuned = _tuned(recipe, manifest)
+    tuned = _tuned(recipe, current)
     # Of an arm that is drawn for each seed, the first draw is shown.
     drawn = {arm.name: arm.chosen_with(recipe.seeds[0]).name for arm in recipe.arms}
-    chosen = [arm for arm in recipe.arms if manifest.finished(select_stage(drawn[arm.name]))]
+    chosen = [arm for arm in recipe.arms if select_stage(drawn[arm.name]) in current]
     selections = {a.name: read_selections(layout.selection(drawn[a.name])) for a in chosen}
     labels = {a.name: standing(read_labels(layout.labels(drawn[a.name]))) for a in chosen}
+    made = {
+        arm.name: [manifest.returned(tune_stage(*one)) for one in tuned if one[0] == arm.name]
+        for arm in chosen
+    }
     failed, transcripts = failures(done)
     first = [Arm(name=UNTUNED, selector="", reference=True)] if recipe.evaluate.untuned else []
     return Results(
@@ -71,6 +76,7 @@ def build_results(experiment: Experiment) -> Results:
         recipe=layout.recipe.read_text(encoding="utf-8"),
         machine=latest["machine"],
         versions=versions(recipe.model, experiment.base),
+        hashes=_hashes(experiment, drawn, selections),
         command=latest["command"],
         complete=Complete(done=len(done.rollouts), of=len(done.asked)),
         environments=tuple(_environment(where) for where in recipe.evaluate.environments),
@@ -78,9 +84,9 @@ def build_results(experiment: Experiment) -> Results:
         arms=(
             *first,
             *(
-                _arm(recipe, manifest, arm, selections[arm.name], labels[arm.name], trajectories)
-                for arm in chosen
-                if any(name == arm.name for name, _ in tuned)
+                _arm(recipe, a, made[a.name], selections[a.name], labels[a.name], trajectories)
+                for a in chosen
+                if made[a.name]
             ),
         ),
         results=tuple(
@@ -97,10 +103,35 @@ def build_results(experiment: Experiment) -> Results:
         reward_per_step=_reward_curves(done),
         failures=failed,
         transcripts=transcripts,
-        criticality=audited(recipe, layout, manifest),
+        criticality=audited(recipe, layout, current),
         examples=examples(trajectories, selections, labels, _proposed(recipe)),
-        notes=recipe.notes,
-        quarantined=_quarantined(recipe, layout, manifest, done),
+        notes=(*recipe.notes, *_several_machines(manifest)),
+        quarantined=left_out(recipe, layout, manifest, current),
+    )
+
+
+def _hashes(
+    experiment: Experiment, drawn: Mapping[str, str], chosen: Iterable[str]
+) -> dict[str, str]:
+    """SHA-256 of what the numbers rest on; of an arm that is drawn for each seed the first draw."""
+    layout, manifest = experiment.layout, experiment.manifest
+    return {
+        "base model's weights": experiment.base_digest,
+        "trajectories": manifest.content_hash(layout.trajectories),
+        **{
+            f"selection of {arm}": manifest.content_hash(layout.selection(drawn[arm]))
+            for arm in chosen
+        },
+    }
+
+
+def _several_machines(manifest: Manifest) -> tuple[str, ...]:
+    machines = [", ".join(machine.values()) for machine in manifest.machines()]
+    if len(machines) < 2:
+        return ()
+    return (
+        f"The stages ran on {len(machines)} machines ({'; '.join(machines)}), so their seconds do "
+        "not compare.",
     )
 
 
@@ -114,10 +145,10 @@ def _pairs(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _tuned(recipe: Recipe, manifest: Manifest) -> list[tuple[str, int]]:
+def _tuned(recipe: Recipe, current: Set[str]) -> list[tuple[str, int]]:
     """The models that are made by now, by arm and seed."""
     models = [(arm.name, seed) for seed in recipe.seeds for arm in recipe.arms]
-    return [model for model in models if manifest.finished(tune_stage(*model))]
+    return [model for model in models if tune_stage(*model) in current]
 
 
 def _proposed(recipe: Recipe) -> str | None:
@@ -160,8 +191,8 @@ def _data(trajectories: Sequence[Trajectory], seconds: Mapping[str, float]) -> t
 
 def _arm(
     recipe: Recipe,
-    manifest: Manifest,
     arm: ArmSettings,
+    figures: Sequence[Mapping[str, Any]],
     selections: Mapping[str, Selection],
     labels: Mapping[str, Sequence[StepLabel]],
     trajectories: Sequence[Trajectory],
@@ -178,8 +209,6 @@ def _arm(
             kinds[str(said.get(step_id) or "none")] += 1
             tenths[own.index(step_id) * DECILES // len(own)] += 1
     selected = sum(tenths)
-    made = [tune_stage(arm.name, seed) for seed in recipe.seeds]
-    figures = [manifest.returned(stage) for stage in made if manifest.finished(stage)]
     return Arm(
         name=arm.name,
         selector=arm.selector,
@@ -197,15 +226,15 @@ def _arm(
 
 
 def _training(figures: Sequence[Mapping[str, Any]], epochs: float) -> Training:
-    first = figures[0]
+    """Means over the seeds: an arm that is drawn anew for each has not always as many tokens."""
     counts = ("optimiser_steps", "rows", "tokens", "tokens_before_tail_cut", "supervised_tokens")
-    means = ("seconds", "first_loss", "last_loss")
+    measures = ("seconds", "first_loss", "last_loss")
     counted = [f["flops"] for f in figures if f.get("flops") is not None]
     return Training(
         epochs=epochs,
-        flops=sum(counted) / len(counted) if counted else None,
-        **{name: first[name] for name in counts},
-        **{name: sum(f[name] for f in figures) / len(figures) for name in means},
+        flops=fmean(counted) if counted else None,
+        **{name: round(fmean(f[name] for f in figures)) for name in counts},
+        **{name: fmean(f[name] for f in figures) for name in measures},
     )
 
 
@@ -225,7 +254,7 @@ def _result(
         success_rate=successes / tasks,
         interval=wilson_interval(successes, tasks),
         mean_reward=sum(rewards) / tasks,
-        reward_interval=bootstrap_mean(rewards),
+        reward_interval=score_interval(rewards, least=-1.0 if min(rewards) < 0 else 0.0),
         mean_turns=turns / tasks,
         invalid_share=sum(r.invalid_turns for r in rollouts) / turns,
         seconds=seconds,
@@ -258,38 +287,3 @@ def _reward_curves(done: Evaluations) -> tuple[RewardCurve, ...]:
             )
             curves.append(RewardCurve(environment=place, arm=arm, points=points))
     return tuple(curves)
-
-
-def _quarantined(
-    recipe: Recipe, layout: Layout, manifest: Manifest, done: Evaluations
-) -> tuple[Quarantined, ...]:
-    found = [
-        Quarantined(
-            place=f"{bad['file']}:{bad['line']}" if bad["line"] else bad["file"],
-            reason=bad["reason"],
-        )
-        for bad in (line.value for line in read_lines(layout.quarantine, refuse))
-    ]
-    for arm in recipe.arms:
-        names = dict.fromkeys(arm.chosen_with(seed).name for seed in recipe.seeds)
-        stages = [stage for stage in map(select_stage, names) if manifest.finished(stage)]
-        for missing in (one for stage in stages for one in manifest.returned(stage)["unlabelled"]):
-            place = f"{arm.name}, trajectory {missing['trajectory_id'][:12]}"
-            found.append(Quarantined(place=place, reason=missing["reason"]))
-        for seed in recipe.seeds:
-            if not manifest.finished(tune_stage(arm.name, seed)):
-                continue
-            figures = manifest.returned(tune_stage(arm.name, seed))
-            too_long = f"longer than {recipe.arm_tune(arm).max_tokens} tokens, so not trained"
-            reasons = dict.fromkeys(figures["too_long"], too_long) | figures["refused"]
-            for trajectory_id, reason in reasons.items():
-                place = f"{arm.name}, trajectory {trajectory_id[:12]}"
-                found.append(Quarantined(place=place, reason=reason))
-    for stage in map(audit_stage, (arm.name for arm in recipe.audited())):
-        for missing in manifest.returned(stage)["left_out"] if manifest.finished(stage) else ():
-            found.append(Quarantined(place=f"{stage}, {missing['what']}", reason=missing["reason"]))
-    for stage in (evaluate_stage(*evaluated) for evaluated in done.rollouts):
-        # An evaluation that an earlier version of this code finished has told of none.
-        for task, reason in manifest.returned(stage).get("errors", {}).items():
-            found.append(Quarantined(place=f"{stage}, {task}", reason=reason))
-    return tuple(dict.fromkeys(found))

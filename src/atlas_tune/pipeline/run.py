@@ -7,12 +7,13 @@ import shutil
 import time
 from pathlib import Path
 
+from atlas_tune.errors import AtlasError
 from atlas_tune.pipeline.experiment import EVERYTHING, Experiment, ModelStages, Only
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest, State
 from atlas_tune.pipeline.provenance import machine
 from atlas_tune.pipeline.results import build_results
-from atlas_tune.pipeline.stage import Stage
+from atlas_tune.pipeline.stage import DATA, Stage
 from atlas_tune.progress import say
 from atlas_tune.recipe import Recipe
 from atlas_tune.report import write_report
@@ -49,6 +50,21 @@ def _run(recipe: Recipe, recipe_path: Path, experiment: Experiment, only: Only) 
     for stage in experiment.audits(only):
         do(stage, manifest)
     return write_report(build_results(experiment), layout.report)
+
+
+def report_recipe(recipe: Recipe, directory: Path) -> Path:
+    """Write the report on what a recipe has done by now, and run nothing; returns its path.
+
+    Another process may be running the recipe meanwhile.
+
+    Raises:
+        AtlasError: nothing was done in the directory yet.
+    """
+    manifest = Manifest(directory)
+    layout = Layout(directory)
+    if not (manifest.path.is_file() and manifest.finished(DATA)):
+        raise AtlasError(f"Nothing was done in {directory} yet: run the recipe first.")
+    return write_report(build_results(Experiment(recipe, layout, manifest)), layout.report)
 
 
 def do(stage: Stage, manifest: Manifest) -> None:
