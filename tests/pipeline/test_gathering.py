@@ -41,3 +41,11 @@ def test_runs_of_an_expert_and_runs_on_file_obey_the_same_conditions(tmp_path):
 def test_a_source_of_which_nothing_is_left_is_named_with_the_reasons(tmp_path):
     with pytest.raises(AtlasError, match=r"^None of the 3 runs of textcraft meets .*\(3 .*steps"):
         gathered(tmp_path, "{collect: textcraft, tasks: 3, min_steps: 90}")
+
+
+def test_a_run_that_is_given_twice_is_used_once_and_told(tmp_path, capsys):
+    runs = gathered(tmp_path, "{collect: textcraft, tasks: 4}", "first")
+    store = tmp_path / "first" / "trajectories.jsonl"
+    twice = gathered(tmp_path, f"{{collect: textcraft, tasks: 4}}, {{import: {store}}}", "twice")
+    assert twice == runs
+    assert "4 of the recipe's runs are the same as others" in capsys.readouterr().err

@@ -37,17 +37,20 @@ def test_the_paper_s_recipe_runs_to_its_end_with_a_tiny_model(tmp_path):
         "max_new_tokens": 4,
     }
     assert [place.get("name", place["environment"]) for place in places] == [*HERE, "babyai-unseen"]
+    run = [sys.executable, "-m", "atlas_tune", "run"]
     with ScriptedServer(reply) as server:
         (oracle,) = (arm for arm in recipe["arms"] if arm["selector"] == "oracle")
         oracle["options"]["base_url"] = server.url
         path = tmp_path / "recipe.json"
         path.write_text(json.dumps(recipe))
-        done = subprocess.run(
-            [sys.executable, "-m", "atlas_tune", "run", str(path), "--dir", str(tmp_path / "run")],
-            capture_output=True,
-            text=True,
-        )
+        words = [*run, str(path), "--dir", str(tmp_path / "run")]
+        plan = subprocess.run([*words, "--plan", "--json"], capture_output=True, text=True)
+        planned = {one["state"] for one in json.loads(plan.stdout)}
+        done = subprocess.run(words, capture_output=True, text=True)
+        again = subprocess.run([*words, "--plan", "--json"], capture_output=True, text=True)
+    assert planned == {"to do"}
     assert done.returncode == 0, done.stderr[-3000:]
+    assert {one["state"] for one in json.loads(again.stdout)} == {"done"}
     results = load_results(tmp_path / "run" / "report" / "results.json")
     assert [arm.name for arm in results.arms] == [
         "untuned",

@@ -256,3 +256,4 @@ def test_a_lost_game_at_minus_one_is_compared_as_a_share_of_the_whole_range():
     )
     (found,) = compare([scores], {"textcraft": "reward"}, [("critical", "all")], 0.05)
     assert (found.wins, found.difference) == (3, pytest.approx((2 + 1 + 1) / 3 / 2))
+    assert found.words.endswith("Points are of the range from -1 to 1.")

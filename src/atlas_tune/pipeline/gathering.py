@@ -15,7 +15,7 @@ from atlas_tune.environments.habits import Habits
 from atlas_tune.errors import AtlasError
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.stage import DATA, Stage
-from atlas_tune.progress import ticking
+from atlas_tune.progress import say, ticking
 from atlas_tune.recipe import Collect, Import, Recipe, Source
 from atlas_tune.trajectory import StepLabel, Trajectory, stamped
 from atlas_tune.trajectory.filters import Wanted
@@ -64,6 +64,7 @@ def _gather(recipe: Recipe, layout: Layout) -> dict[str, Any]:
     labels: list[StepLabel] = []
     rejected: list[Rejected] = []
     seconds: dict[str, float] = {}
+    repeated = 0
     for source in recipe.data:
         if isinstance(source, Collect):
             started = time.monotonic()
@@ -75,14 +76,19 @@ def _gather(recipe: Recipe, layout: Layout) -> dict[str, Any]:
             found, said, bad = _import(source, layout)
             labels += said
             rejected += bad
+        before = len(gathered)
         gathered.update((t.trajectory_id, t) for t in found)
+        repeated += len(found) - (len(gathered) - before)
+    if repeated:
+        # Labels and selections know a run by its id.
+        say(f"  {repeated} of the recipe's runs are the same as others, and are used once.")
     if not gathered:
         reasons = "; ".join(str(bad) for bad in rejected[:3])
         raise AtlasError(f"The recipe's data give no trajectory: {reasons}.")
     write_trajectories(layout.trajectories, gathered.values())
     write_quarantine(layout.quarantine, rejected)
     write_jsonl(layout.imported_labels, map(dump_label, stamped(labels)))
-    return {"seconds": seconds}
+    return {"seconds": seconds, "repeated": repeated}
 
 
 def _import(

@@ -50,6 +50,8 @@ def compare(
         for place, finding in verdicts(differences, delta).items():
             figures = asdict(finding)
             figures.pop("equivalence_p_value")
+            if _range(by_place[place]) > 1:
+                figures["words"] += " Points are of the range from -1 to 1."
             compared.append(
                 Comparison(
                     arm=arm,

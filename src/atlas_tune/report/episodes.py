@@ -26,7 +26,7 @@ class Failures(Value):
 
     - ``error``: the environment was lost, or the conversation outgrew the model;
     - ``format``: mostly no readable action;
-    - ``loop``: the same action over and over;
+    - ``loop``: the same action had the same answer three times or more;
     - ``invalid``: mostly actions that the environment could not take;
     - ``step limit``: all turns were used up;
     - ``wrong action``: the episode ended early, and not in success.
