@@ -4,9 +4,17 @@ import os
 
 import pytest
 import torch
+from transformers import (
+    Gemma3Config,
+    LlamaConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Qwen2Config,
+)
 
 from atlas_tune.agents.chat_template import render_text
-from atlas_tune.agents.local_policy import LocalPolicy
+from atlas_tune.agents.local_policy import LocalPolicy, has_window
 from tiny_model import CHATML, tiny_llama, tiny_tokenizer
 
 DEVICE = os.environ.get("ATLAS_TUNE_TEST_DEVICE", "cpu")
@@ -135,3 +143,41 @@ def test_the_shared_beginning_is_read_once():
     assert shared[0] == 1
     assert rest[0] == 4
     assert shared[1] > 30
+
+
+@pytest.mark.parametrize(
+    ("config", "windowed"),
+    [
+        (LlamaConfig(), False),
+        (MistralConfig(sliding_window=8), True),
+        (MistralConfig(sliding_window=None), False),
+        (Phi3Config(sliding_window=8), True),
+        (Qwen2Config(use_sliding_window=False), False),
+        (Gemma3Config(), True),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_windows_are_found_wherever_a_configuration_tells_of_them(config, windowed):
+    assert has_window(config) is windowed
+
+
+def test_a_model_with_a_window_acts_as_it_does_alone():
+    config = MistralConfig(
+        vocab_size=len(tiny_tokenizer()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=12,
+        eos_token_id=tiny_tokenizer().eos_token_id,
+    )
+    torch.manual_seed(3)
+    model = MistralForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    alone, together = Alone(model, tiny_tokenizer(), 6), LocalPolicy(model, tiny_tokenizer(), 6)
+    short, long = opening(0), [*opening(1)[:-1], {"role": "user", "content": LONG * 3}]
+    found = together.replies({"short": short, "long": long})
+    assert found["short"] == alone.reply(short)
+    assert found["long"] == Alone(model, tiny_tokenizer(), 6).reply(long)

@@ -115,7 +115,7 @@ def test_the_last_way_is_what_training_does():
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 97}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
     gemma = cost_of(Gemma2Config(**shape, **heads), ROWS, TuneSettings(rows_per_step=4))
-    assert [way.name for way in gemma.ways[2:]] == ["tail cut", "supervised rows"]
+    assert [way.name for way in gemma.ways[2:]] == ["like lengths", "tail cut", "supervised rows"]
     assert "this is gemma2" in gemma.why_padded
     assert found.why_padded is None
 

@@ -1,10 +1,12 @@
 """Operations of a step, against counts made by hand."""
 
-from transformers import LlamaConfig
+import pytest
+from transformers import LlamaConfig, Qwen3MoeConfig
 
-from atlas_tune.tune.flops import Flops, Shape, flops_of, one_row_per_step, padded, savings
+from atlas_tune.tune.flops import Flops, Shape, Way, flops_of, one_row_per_step, savings, ways
 from atlas_tune.tune.prefixes import forest_of
 from atlas_tune.tune.rows import Row, Span
+from atlas_tune.tune.settings import Savings
 
 SHAPE = Shape(layers=2, block=10, keys_and_values=4, attention=3, head=7)
 ROW = Row("a", (1, 2, 3, 4), (Span(1, 2, 4),), 6)
@@ -39,9 +41,16 @@ def test_a_window_limits_what_is_seen():
     assert found.attention == 3 * 4 * (1 + 2 + 2 + 2)
 
 
+def lengths(way, rows=(ROW, TWIN)):
+    return [[len(row.input_ids) for row in batch] for batch in way.batches(rows)]
+
+
 def test_padding_and_one_row_per_step():
-    assert [len(row.input_ids) for row in padded([ROW, TWIN], [6, 5], 2)] == [6, 6]
-    assert [len(row.input_ids) for row in padded([ROW, TWIN], [6, 5], 1)] == [6, 5]
+    assert lengths(Way(2)) == [[6, 6]]
+    assert lengths(Way(None)) == [[6], [5]]
+    # Longest first, and the third would make 3 x 6 of at most 12 tokens.
+    assert lengths(Way(None, like_length=12), [TWIN, ROW, TWIN]) == [[6, 6], [5]]
+    assert lengths(Way(None, like_length=12, cut=True), [TWIN, ROW, TWIN]) == [[4, 4, 4]]
     two = Row("c", tuple(range(9)), (Span(1, 2, 4), Span(2, 7, 9)), 9)
     assert [row.input_ids for row in one_row_per_step([two])] == [(0, 1, 2, 3), tuple(range(9))]
 
@@ -52,6 +61,19 @@ def test_each_saving_adds_to_those_before_it():
              "shared prefixes"]  # fmt: skip
     totals = [found[name].total for name in order]
     assert totals == sorted(totals, reverse=True)
+
+
+def test_where_padding_stays_the_last_way_is_that_of_training():
+    *_, (name, last) = ways(Savings(no_padding=False, supervised_rows=False), 4, 4096).items()
+    assert (name, last) == ("tail cut", Way(None, like_length=4096, cut=True))
+
+
+def test_experts_are_not_counted_as_if_they_cost_nothing():
+    config = Qwen3MoeConfig(hidden_size=8, intermediate_size=12, num_hidden_layers=1, vocab_size=50,
+                            num_attention_heads=2, num_key_value_heads=1, num_experts=4,
+                            moe_intermediate_size=8)  # fmt: skip
+    with pytest.raises(ValueError, match=r"multiplies by mlp\..*, which is no linear layer"):
+        Shape.of(config)
 
 
 def test_the_shape_of_a_configuration():

@@ -74,6 +74,9 @@ def test_a_finished_training_is_not_done_again_and_not_mixed_with_another(tmp_pa
         tuned(tmp_path, seed=1)
     with pytest.raises(AtlasError, match="holds another training"):
         tuned(tmp_path, SETTINGS.model_copy(update={"epochs": 3}))
+    # What changes no weight does not make it another one: memory, the clock, trackers.
+    harmless = {"tokens_per_microbatch": 64, "checkpoint_minutes": 1.0, "report_to": ("wandb",)}
+    assert tuned(tmp_path, SETTINGS.model_copy(update=harmless))[0]["optimiser_steps"] == 6
 
 
 def test_a_loss_that_is_not_a_number_is_an_error(tmp_path):

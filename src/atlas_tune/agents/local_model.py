@@ -69,8 +69,17 @@ def load_model(model: str, dtype: torch.dtype | None = None) -> PreTrainedModel:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             place, dtype=dtype or torch.float32
         )
+    loaded.name_or_path = _name_of(place)
     loaded.train(False)
     return loaded
+
+
+def _name_of(place: str) -> str:
+    """What adapters tuned on a model shall call it: its hub id, or its directory wherever asked."""
+    path = Path(place).absolute()
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return path.parents[1].name.removeprefix("models--").replace("--", "/")
+    return str(path) if path.exists() else place
 
 
 @contextmanager
@@ -90,18 +99,22 @@ def _explained(place: str) -> Iterator[None]:
 def model_digest(model: str) -> str:
     """SHA-256 over what decides a model's answers: weights, settings, tokenizer, template.
 
+    Of adapters it is over their base model too.
+
     Raises:
         AtlasError: the model cannot be found.
     """
     place = Path(resolve_model(model))
     digest = hashlib.sha256()
     for path in sorted(place.iterdir()):
-        # training.json holds how long a training took, which decides no answer.
-        decisive = path.suffix in (".safetensors", ".json", ".jinja", ".model")
-        if decisive and path.name != "training.json":
+        # The last two say how long a training took and where weights are from: no answer's matter.
+        decisive = path.suffix in (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+        if decisive and path.name not in ("training.json", _ORIGIN):
             digest.update(path.name.encode())
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
+    if (place / _ADAPTERS).is_file():
+        digest.update(model_digest(_base_of(place)).encode())
     return digest.hexdigest()
 
 
@@ -126,12 +139,17 @@ def model_origin(directory: str) -> str | None:
 def _with_merged_adapters(directory: str, dtype: torch.dtype | None) -> PreTrainedModel:
     from peft import PeftModel
 
-    base = json.loads((Path(directory) / _ADAPTERS).read_text())["base_model_name_or_path"]
-    merged: PreTrainedModel = PeftModel.from_pretrained(
-        load_model(base, dtype), directory
-    ).merge_and_unload()
+    base = load_model(_base_of(Path(directory)), dtype)
+    merged: PreTrainedModel = PeftModel.from_pretrained(base, directory).merge_and_unload()
+    # Adapters tuned on this one need these adapters too, not their base alone.
+    merged.name_or_path = _name_of(directory)
     merged.train(False)
     return merged
+
+
+def _base_of(adapters: Path) -> str:
+    """The model that adapters were tuned on."""
+    return str(json.loads((adapters / _ADAPTERS).read_text())["base_model_name_or_path"])
 
 
 def resolve_model(model: str, *, weights: bool = True) -> str:

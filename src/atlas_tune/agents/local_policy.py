@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from atlas_tune.agents.batch import Batch, Row
 from atlas_tune.agents.chat_template import render_text
@@ -83,7 +83,7 @@ class LocalPolicy:
         self.ends = _end_tokens(model, tokenizer)
         # A window counts slots of the cache, hidden ones too, so rows of a batch would see less
         # than alone: models with one act in one episode at a time.
-        self._windowed = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
+        self._windowed = has_window(model.config)
         self._batch: Batch | None = None
 
     @torch.inference_mode()
@@ -241,6 +241,15 @@ class LocalPolicy:
                 ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
+
+
+def has_window(config: PreTrainedConfig) -> bool:
+    """Whether some layer of a model sees so many tokens back and no more."""
+    text = config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None:  # as in Mistral and Phi-3, all of whose layers are alike
+        return getattr(text, "sliding_window", None) is not None
+    return not {*kinds}.isdisjoint(("sliding_attention", "chunked_attention"))
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

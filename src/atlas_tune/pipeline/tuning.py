@@ -60,7 +60,7 @@ def tuning_stage(
 
     return Stage(
         tune_stage(arm.name, seed),
-        lambda: {"model": base()[1], "tune": settings.model_dump(), "seed": seed},
+        lambda: {"model": base()[1], "tune": settings.decisive(), "seed": seed},
         run,
         inputs=(layout.trajectories, layout.selection(chosen)),
         outputs=(directory,),

@@ -1,7 +1,8 @@
 """The order of training: which rows meet in an optimiser step.
 
 A function of the rows, the settings and the seed, so that a killed run resumes into exactly the
-steps it still owes. How a step is cut to fit memory is another matter, and changes no gradient.
+steps it still owes. How a step is cut to fit memory is another matter, and changes no gradient:
+:mod:`.chunks` does it without padding, :func:`of_like_length` where there has to be some.
 
 **The rule.** Every epoch is a fresh seeded shuffle of all *trajectories*, and a step takes the next
 ones. So each step is an unbiased draw of the whole mixture of environments. Rows of one trajectory
@@ -81,3 +82,15 @@ def by_trajectory(rows: Sequence[Row]) -> list[list[int]]:
             groups.append([index])
             seen = steps
     return groups
+
+
+def of_like_length(rows: Sequence[Row], most_tokens: int) -> list[list[Row]]:
+    """Rows in batches of at most ``most_tokens``, the longest first."""
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
+        # The first row of a batch is its longest: it sets the padded length.
+        if batches and (len(batches[-1]) + 1) * len(batches[-1][0].input_ids) <= most_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches

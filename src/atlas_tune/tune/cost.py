@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas_tune.tune.batches import plan_steps
-from atlas_tune.tune.flops import Flops, Shape, Way, savings, ways
+from atlas_tune.tune.flops import Flops, Shape, Way, counted, savings, ways
 from atlas_tune.tune.memory import Memory, Saved, Weights, memory_of, most_at_once
 from atlas_tune.tune.packable import why_not_by_config
 from atlas_tune.tune.prefixes import Forest, tokens_of
@@ -104,20 +104,21 @@ def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int 
     plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=1, seed=seed)
     steps = [[rows[i] for i in step] for step in plan]
     wanted, why_padded = _possible(config, settings)
-    counted = savings(
+    flops = savings(
         Shape.of(config),
         steps,
         wanted=wanted,
         batch=_BATCH,
+        most_tokens=settings.tokens_per_microbatch,
         checkpointing=settings.gradient_checkpointing,
         adapters=settings.lora is not None,
     )
     weights, saved = Weights.of(config, settings.lora), Saved.of(config, settings.precision)
     found = []
     forests: list[Forest] = []
-    for name, way in ways(wanted, _BATCH).items():
+    for name, way in ways(wanted, _BATCH, settings.tokens_per_microbatch).items():
         forests = [way.forest(step) for step in steps]
-        if way.batch is None:
+        if way.batch is None and way.like_length is None:
             tokens, predicted = most_at_once(forests, settings.tokens_per_microbatch)
         else:
             tokens, predicted = _most_in_a_batch(way, steps)
@@ -129,7 +130,7 @@ def cost_of(config: Any, rows: Sequence[Row], settings: TuneSettings, seed: int 
             tokens=tokens,
             logit_rows=predicted if way.rows_only else tokens,
         )
-        found.append(Costed(name, counted[name], memory))
+        found.append(Costed(name, flops[name], memory))
     return Cost(
         steps=len(steps),
         tokens=sum(row.full_length for row in rows),
@@ -155,15 +156,14 @@ def training_flops(
         return None
     plan = plan_steps(rows, rows_per_step=settings.rows_per_step, epochs=settings.epochs, seed=seed)
     wanted, _ = _possible(config, settings)
-    *_, done = savings(
+    *_, done = ways(wanted, _BATCH, settings.tokens_per_microbatch).values()
+    return counted(
         shape,
         [[rows[i] for i in step] for step in plan],
-        wanted=wanted,
-        batch=_BATCH,
+        done,
         checkpointing=settings.gradient_checkpointing,
         adapters=settings.lora is not None,
-    ).values()
-    return done.total
+    ).total
 
 
 def _possible(config: Any, settings: TuneSettings) -> tuple[Savings, str | None]:
@@ -177,9 +177,7 @@ def _most_in_a_batch(way: Way, steps: Sequence[Sequence[Row]]) -> tuple[int, int
     """Over all padded batches, the most tokens, padding included, and the most supervised ones."""
     tokens = supervised = 0
     for step in steps:
-        rows = way.rows(step)
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
+        for batch in way.batches(step):
             tokens = max(tokens, sum(len(row.input_ids) for row in batch))
             supervised = max(supervised, sum(row.supervised for row in batch))
     return tokens, supervised

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from atlas_tune.tune.batches import of_like_length
 from atlas_tune.tune.prefixes import LEAST_SHARED, Forest, forest_of
 from atlas_tune.tune.rows import Row
 from atlas_tune.tune.settings import Savings
@@ -59,6 +60,18 @@ class Shape:
         layers = getattr(getattr(decoder, "model", decoder), "layers", None)
         if not layers:
             raise ValueError(f"{type(model).__name__} has no list of blocks whose cost is known")
+        layers_own = {
+            f"{place}.{name}"
+            for place, module in layers[-1].named_modules()
+            if not isinstance(module, torch.nn.Linear)
+            for name, weight in module.named_parameters(recurse=False)
+            if weight.ndim > 1
+        }
+        if layers_own:
+            raise ValueError(
+                f"{type(model).__name__} multiplies by {min(layers_own)}, which is no linear "
+                "layer, and how often a token meets it is not known"
+            )
         text = config.get_text_config(decoder=True)
         linear = {
             name: module.weight.numel()
@@ -141,21 +154,10 @@ def _seen(shape: Shape, start: int, tokens: int) -> float:
     return float(sum(min(at + 1, shape.window) for at in range(start, start + tokens)))
 
 
-def padded(rows: Sequence[Row], full: Sequence[int], batch: int) -> list[Row]:
-    """Rows as a trainer that only masks labels sees them: uncut, and padded in batches.
-
-    Args:
-        rows: training rows.
-        full: their lengths before the tail was cut.
-        batch: rows that are padded to one length; 1 pads nothing.
-    """
-    found = []
-    for start in range(0, len(rows), batch):
-        longest = max(full[start : start + batch])
-        for row in rows[start : start + batch]:
-            filled = (*row.input_ids, *[0] * (longest - len(row.input_ids)))
-            found.append(Row(row.trajectory_id, filled, row.spans, longest))
-    return found
+def _filled(row: Row, length: int) -> Row:
+    """A row with tokens behind it up to a length: of its own tail, or of padding."""
+    ids = (*row.input_ids, *[0] * (length - len(row.input_ids)))
+    return Row(row.trajectory_id, ids, row.spans, length)
 
 
 def one_row_per_step(rows: Sequence[Row]) -> list[Row]:
@@ -172,7 +174,10 @@ class Way:
     """One way to compute an optimiser step."""
 
     batch: int | None
-    """Rows that are padded to one length; None pads nothing."""
+    """Rows that are padded to one length, in the order of the step; None pads nothing, but for
+    ``like_length``."""
+    like_length: int | None = None
+    """Pad rows of like length together, up to so many tokens."""
     per_step: bool = False
     """Each selected step as a row of its own."""
     cut: bool = False
@@ -180,23 +185,34 @@ class Way:
     sparse_last_block: bool = False
     shared: bool = False
 
-    def rows(self, step: Sequence[Row]) -> list[Row]:
-        """The rows that are computed, padding included."""
+    def batches(self, step: Sequence[Row]) -> list[list[Row]]:
+        """The rows that are computed together, padding included."""
         rows = one_row_per_step(step) if self.per_step else list(step)
-        lengths = [len(row.input_ids) if self.cut else row.full_length for row in rows]
-        return padded(rows, lengths, self.batch or 1)
+        if not self.cut:
+            rows = [_filled(row, row.full_length) for row in rows]
+        if self.like_length is not None:
+            batches = of_like_length(rows, self.like_length)
+        else:
+            size = self.batch or 1
+            batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return [
+            [_filled(row, max(len(one.input_ids) for one in batch)) for row in batch]
+            for batch in batches
+        ]
 
     def forest(self, step: Sequence[Row]) -> Forest:
         """The tokens that are computed, those that are shared once."""
-        return forest_of(self.rows(step), least_shared=LEAST_SHARED if self.shared else None)
+        rows = [row for batch in self.batches(step) for row in batch]
+        return forest_of(rows, least_shared=LEAST_SHARED if self.shared else None)
 
 
-def ways(wanted: Savings, batch: int) -> dict[str, Way]:
+def ways(wanted: Savings, batch: int, most_tokens: int | None = None) -> dict[str, Way]:
     """Ways by name, each with one of the wanted savings more than those before it.
 
     The first two have none: each selected step as a row of its own, which is what masking costs in
     trainers that take one target per row; and plain training, whole trajectories with logits
-    everywhere. Both are padded in batches of ``batch``.
+    everywhere. Both are padded in batches of ``batch``. Where padding cannot be done without, rows
+    of like length are padded together up to ``most_tokens``, which is what ours does then.
     """
     found = {"one row per step": Way(batch, per_step=True), "plain": Way(batch)}
     way = found["plain"]
@@ -208,6 +224,7 @@ def ways(wanted: Savings, batch: int) -> dict[str, Way]:
 
     packed = wanted.no_padding
     add("no padding", packed, batch=None)
+    add("like lengths", not packed and bool(most_tokens), batch=None, like_length=most_tokens)
     add("tail cut", wanted.tail_cut, cut=True)
     add("supervised rows", wanted.supervised_rows, rows_only=True)
     is_sparse = packed and wanted.supervised_rows and wanted.sparse_last_block
@@ -222,23 +239,36 @@ def savings(
     *,
     wanted: Savings = ALL,
     batch: int = 4,
+    most_tokens: int | None = None,
     checkpointing: bool = False,
     adapters: bool = False,
 ) -> dict[str, Flops]:
     """Operations of optimiser steps in each of :func:`ways`."""
-    found: dict[str, Flops] = {}
-    for name, way in ways(wanted, batch).items():
-        parts: dict[str, float] = defaultdict(float)
-        for step in steps:
-            flops = flops_of(
-                shape,
-                way.forest(step),
-                rows_only=way.rows_only,
-                sparse_last_block=way.sparse_last_block,
-                checkpointing=checkpointing,
-                adapters=adapters,
-            )
-            for part in ("blocks", "attention", "head", "again"):
-                parts[part] += getattr(flops, part)
-        found[name] = Flops(**parts)
-    return found
+    return {
+        name: counted(shape, steps, way, checkpointing=checkpointing, adapters=adapters)
+        for name, way in ways(wanted, batch, most_tokens).items()
+    }
+
+
+def counted(
+    shape: Shape,
+    steps: Sequence[Sequence[Row]],
+    way: Way,
+    *,
+    checkpointing: bool = False,
+    adapters: bool = False,
+) -> Flops:
+    """Operations of optimiser steps in one way."""
+    parts: dict[str, float] = defaultdict(float)
+    for step in steps:
+        flops = flops_of(
+            shape,
+            way.forest(step),
+            rows_only=way.rows_only,
+            sparse_last_block=way.sparse_last_block,
+            checkpointing=checkpointing,
+            adapters=adapters,
+        )
+        for part in ("blocks", "attention", "head", "again"):
+            parts[part] += getattr(flops, part)
+    return Flops(**parts)

@@ -18,8 +18,9 @@ import torch
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory import Kind, Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.tasks import task_digest, task_key
+from atlas_tune.tune.batches import of_like_length
 from atlas_tune.tune.loss import head_on_rows, log_losses
-from atlas_tune.tune.padded_loss import collate, of_like_length
+from atlas_tune.tune.padded_loss import collate
 from atlas_tune.tune.rows import IGNORED, Row
 
 SELECTED = "selected"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from atlas_tune.tune.batches import of_like_length
 from atlas_tune.tune.loss import supervised_loss_sum
 from atlas_tune.tune.rows import IGNORED, Row
 
@@ -50,18 +51,6 @@ class PaddedLoss:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach().double().cpu()
         return total
-
-
-def of_like_length(rows: Sequence[Row], most_tokens: int) -> list[list[Row]]:
-    """Rows in batches of at most ``most_tokens``, the longest first."""
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
-        # The first row of a batch is its longest: it sets the padded length.
-        if batches and (len(batches[-1]) + 1) * len(batches[-1][0].input_ids) <= most_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
 
 
 def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.trajectory.canonical import canonical_json
@@ -52,6 +53,10 @@ class TrainingRecord:
 
 def training_key(rows: Sequence[Row], settings: TuneSettings, seed: int, base: str) -> str:
     """A hash of all that decides the weights."""
-    decisive = settings.model_dump(exclude={"checkpoint_minutes"})
-    parts = [[asdict(row) for row in rows], decisive, seed, base]
-    return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()
+    digest = hashlib.sha256(canonical_json([settings.decisive(), seed, base]).encode("ascii"))
+    for row in rows:
+        spans = [[span.step_id, span.start, span.end, span.weight] for span in row.spans]
+        about = [row.trajectory_id, len(row.input_ids), row.full_length, spans]
+        digest.update(canonical_json(about).encode("ascii"))
+        digest.update(np.array(row.input_ids, dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["float32", "bfloat16"]
 """The arithmetic of a model's forward and backward pass."""
+_INDECISIVE = {
+    "tokens_per_microbatch",
+    "gradient_checkpointing",
+    "sharded",
+    "checkpoint_minutes",
+    "report_to",
+}
 
 
 class LoraSettings(BaseModel):
@@ -90,3 +97,8 @@ class TuneSettings(BaseModel):
     report_to: tuple[str, ...] = ()
     """Trackers that the steps are logged to besides ``metrics.jsonl``, as transformers' Trainer
     names them: ``tensorboard``, ``trackio``, ``wandb``."""
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights, up to rounding, as JSON values: a training that is done or
+        under way is another one when these change."""
+        return self.model_dump(exclude=_INDECISIVE)

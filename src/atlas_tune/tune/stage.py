@@ -88,7 +88,7 @@ def tune_model(
         held_out = HeldOut(tuple(told.rows), kinds) if told.rows else None
     digest = model_digest(model)
     loaded = load_model(model)
-    flops = training_flops(loaded.config, found.rows, settings, seed)
+    config = loaded.config
     figures = train(
         loaded,
         tokenizer,
@@ -101,7 +101,7 @@ def tune_model(
         held_out=held_out,
     )
     figures |= {
-        "flops": flops,
+        "flops": training_flops(config, found.rows, settings, seed),
         "left_out": len(found.left_out),
         "too_long": found.too_long,
         "refused": found.refused,

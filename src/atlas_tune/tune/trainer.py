@@ -63,6 +63,7 @@ class SparseTrainer(Trainer):
 
     step_loss: StepLoss
     step_started = 0.0
+    step_seconds = 0.0
 
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
@@ -81,7 +82,7 @@ class SparseTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a step with the seconds it took, so that a resumed run can add them all up."""
         if "loss" in logs:
-            logs["seconds"] = time.monotonic() - self.step_started
+            logs["seconds"] = self.step_seconds
         super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -89,6 +90,18 @@ class SparseTrainer(Trainer):
         dataset = self.train_dataset
         assert dataset is not None
         return DataLoader(dataset, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])
+
+
+class _Stopwatch(TrainerCallback):
+    """Takes the time of a step before anything else is done at its end."""
+
+    def __init__(self, trainer: SparseTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.trainer.step_seconds = time.monotonic() - self.trainer.step_started
 
 
 class _Clock(TrainerCallback):
@@ -149,13 +162,21 @@ class _Watch(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self.on_step(state.global_step, state.max_steps, logs["loss"])
-        # The whole history, each time: after a resume the file holds each step once.
-        steps = [
-            entry
-            for entry in state.log_history
-            if "loss" in entry or any(name.startswith(_HELD_OUT) for name in entry)
-        ]
-        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in steps))
+        if state.log_history and _is_measured(state.log_history[-1]):
+            with self.path.open("a") as file:
+                file.write(json.dumps(state.log_history[-1]) + "\n")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # What was written after the checkpoint that training goes on from is done again.
+        known = filter(_is_measured, state.log_history)
+        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in known))
+
+
+def _is_measured(entry: dict[str, Any]) -> bool:
+    """Whether an entry of the Trainer's log is of a step or of the held-out loss."""
+    return "loss" in entry or any(name.startswith(_HELD_OUT) for name in entry)
 
 
 def train(
@@ -253,12 +274,13 @@ def train(
         trainer.remove_callback(noisy)
     directory.mkdir(parents=True, exist_ok=True)
     trainer.add_callback(_Clock(settings.checkpoint_minutes))
+    trainer.add_callback(_Stopwatch(trainer))
+    if first:
+        trainer.add_callback(_Watch(directory / "metrics.jsonl", on_step))
     if held_out is not None:
         losses = partial(held_out.losses, model, precision, settings.tokens_per_microbatch)
         an_epoch = math.ceil(len(by_trajectory(rows)) / settings.rows_per_step)
         trainer.add_callback(_HeldOutLoss(trainer, losses, an_epoch))
-    if first:
-        trainer.add_callback(_Watch(directory / "metrics.jsonl", on_step))
     with arguments.main_process_first():
         last = _last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=last)

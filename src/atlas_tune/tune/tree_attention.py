@@ -149,6 +149,10 @@ class Running:
                 found.append(blocked_attention(queries, keys, values, at_S, window, scaling))
                 continue
             is_whole = rows is None and before == 0 and (window is None or seen <= window)
+            sharing = query.shape[1] // key.shape[1]
+            if sharing > 1 and not is_whole:
+                # With a mask CUDA's fused kernels know no heads that share keys.
+                keys, values = (t.repeat_interleave(sharing, dim=1) for t in (keys, values))
             found.append(
                 nn.functional.scaled_dot_product_attention(
                     queries,
@@ -157,7 +161,7 @@ class Running:
                     attn_mask=None if is_whole else self._mask(place, rows, seen, window, query),
                     is_causal=is_whole and width > 1,
                     scale=scaling,
-                    enable_gqa=query.shape[1] != key.shape[1],
+                    enable_gqa=queries.shape[1] != keys.shape[1],
                 )
             )
         if not found:

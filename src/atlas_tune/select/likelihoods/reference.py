@@ -77,7 +77,7 @@ class References:
     def identity(self) -> str:
         """A short hash of what decides the references besides the base model's weights."""
         return _digest(
-            [self._decisive_settings(), self.seed, len(self.folds), sorted(self._fold_of)]
+            [self.settings.decisive(), self.seed, len(self.folds), sorted(self._fold_of)]
         )
 
     def taught(self, fold: int) -> list[Trajectory]:
@@ -88,7 +88,7 @@ class References:
     def place_of(self, fold: int) -> Path:
         """The directory of a fold's reference; its name stands for all that decides the weights."""
         runs = [run.trajectory_id for run in self.taught(fold)]
-        parts = [model_digest(self.model), self._decisive_settings(), self.seed, runs]
+        parts = [model_digest(self.model), self.settings.decisive(), self.seed, runs]
         return self.directory / _digest(parts)
 
     def tuned(self, fold: int) -> Path:
@@ -146,9 +146,6 @@ class References:
         settings = self.settings
         plan = shuffled(len(tokens), settings.rows_per_step, settings.epochs, self.seed)
         return sum(tokens[run] for step in plan for run in step)
-
-    def _decisive_settings(self) -> dict[str, Any]:
-        return self.settings.model_dump(exclude={"checkpoint_minutes"})
 
 
 def deal(trajectories: Sequence[Trajectory], folds: int, seed: int) -> list[list[Trajectory]]:
