@@ -257,3 +257,15 @@ def test_a_lost_game_at_minus_one_is_compared_as_a_share_of_the_whole_range():
     (found,) = compare([scores], {"textcraft": "reward"}, [("critical", "all")], 0.05)
     assert (found.wins, found.difference) == (3, pytest.approx((2 + 1 + 1) / 3 / 2))
     assert found.words.endswith("Points are of the range from -1 to 1.")
+
+
+def test_arms_that_both_solve_nothing_are_said_to_be_beyond_the_tasks_reach():
+    nothing = [0] * 60
+    scores = TaskScores(
+        environment="textcraft",
+        tasks=[str(n) for n in range(60)],
+        scores=[SeedScores(arm=arm, seed=0, values=nothing) for arm in ("all", "critical")],
+    )
+    (found,) = compare([scores], {"textcraft": "success"}, [("critical", "all")], 0.05)
+    assert found.verdict == "equivalent"
+    assert found.words.endswith("Both score 0 everywhere: the tasks are too hard to tell.")

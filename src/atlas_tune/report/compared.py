@@ -6,7 +6,7 @@ can be judged again by whoever doubts it: see :func:`restated` and docs/statisti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import groupby
 
@@ -52,6 +52,10 @@ def compare(
             figures.pop("equivalence_p_value")
             if _range(by_place[place]) > 1:
                 figures["words"] += " Points are of the range from -1 to 1."
+            if not any(_scores(by_place[place], arm)) and not any(
+                _scores(by_place[place], against)
+            ):
+                figures["words"] += " Both score 0 everywhere: the tasks are too hard to tell."
             compared.append(
                 Comparison(
                     arm=arm,
@@ -63,6 +67,10 @@ def compare(
                 )
             )
     return tuple(compared)
+
+
+def _scores(scores: TaskScores, arm: str) -> Iterator[float]:
+    return (value for one in scores.runs(arm).values() for value in one.values())
 
 
 def _range(scores: TaskScores) -> float:
