@@ -6,6 +6,8 @@ from atlas_tune.errors import AtlasError
 from atlas_tune.select import CannotLabel, choose_all, label_all, select
 from atlas_tune.select.base import Alone
 from atlas_tune.select.controls.controls import FirstSteps, RandomSteps
+from atlas_tune.select.stage import select_steps
+from atlas_tune.sole_writer import sole_writer
 from atlas_tune.trajectory import Kind, LabelSource, Step, StepLabel, Trajectory
 
 
@@ -141,3 +143,12 @@ def test_choosing_hears_one_source_and_its_corrections():
 
 def test_a_trajectory_without_labels_has_no_selection():
     assert choose_all(RUNS, [], FirstSteps()) == []
+
+
+def test_a_sidecar_has_one_writer(tmp_path):
+    labels, selection = tmp_path / "labels.jsonl", tmp_path / "chosen.jsonl"
+    with sole_writer(labels), pytest.raises(AtlasError, match="Another process is writing"):
+        select_steps(RUNS, Picky(), 0.3, labels, selection)
+    assert not labels.exists() and not selection.exists()
+    chosen, _ = select_steps(RUNS, Picky(), 0.3, labels, selection)
+    assert len(chosen) == len(RUNS)

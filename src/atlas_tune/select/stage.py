@@ -8,6 +8,7 @@ from pathlib import Path
 from atlas_tune.select.base import Selector
 from atlas_tune.select.labelling import Unlabelled, label_all
 from atlas_tune.select.selecting import choose_all
+from atlas_tune.sole_writer import sole_writer
 from atlas_tune.trajectory import Selection, StepLabel, Trajectory
 from atlas_tune.trajectory.jsonl import cut_torn_line
 from atlas_tune.trajectory.store import append_labels, read_labels, write_selections
@@ -35,10 +36,8 @@ def select_steps(
         The selections, and the trajectories that the selector could not label.
 
     Raises:
-        AtlasError: nothing more can be labelled.
+        AtlasError: nothing more can be labelled, or another process writes the sidecar.
     """
-    cut_torn_line(labels)
-    done = list(read_labels(labels)) if labels.is_file() else []
     fresh = 0
 
     def keep(found: list[StepLabel]) -> None:
@@ -47,8 +46,11 @@ def select_steps(
         fresh += 1
         on_trajectory(fresh, len(trajectories))
 
-    report = label_all(trajectories, selector, keep, done=done)
-    said = list(read_labels(labels)) if labels.is_file() else []
-    chosen = choose_all(trajectories, said, selector, share)
-    write_selections(selection, chosen)
+    with sole_writer(labels):
+        cut_torn_line(labels)
+        done = list(read_labels(labels)) if labels.is_file() else []
+        report = label_all(trajectories, selector, keep, done=done)
+        said = list(read_labels(labels)) if labels.is_file() else []
+        chosen = choose_all(trajectories, said, selector, share)
+        write_selections(selection, chosen)
     return chosen, report.unlabelled
