@@ -35,7 +35,7 @@ quickstart: model ## The whole way in about 15 minutes: experts, critical steps,
 	@$(BIN)/atlas-tune run recipes/quickstart.yaml
 
 test: model ## Run the tests, one process a core (with the student model, so that none is skipped)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-exports: setup ## Have other trainers load our exports, each in its own venv (15 minutes)
 	@$(BIN)/python tests/peers/run.py

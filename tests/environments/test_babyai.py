@@ -191,7 +191,7 @@ def test_after_the_end_a_reset_is_needed():
         env.step("turn left")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tasks, st.lists(st.integers(0, 10**6), max_size=8))
 def test_every_listed_action_is_admissible(task, choices):
     env, _ = start(task)
@@ -203,7 +203,7 @@ def test_every_listed_action_is_admissible(task, choices):
             break
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tasks, st.text(max_size=30))
 def test_no_text_breaks_the_environment(task, action):
     env, _ = start(task)

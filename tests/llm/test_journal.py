@@ -168,7 +168,7 @@ ODD_ANSWERS = st.text(st.characters(codec=None)) | st.fixed_dictionaries(
 ).map(json.dumps)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ODD_ANSWERS)
 def test_whatever_a_server_sends_is_stored_as_it_came(journal, raw):
     key = request_key("m", [], raw)

@@ -160,7 +160,7 @@ def figures(runs, order=(0, 1, 2)):
         return None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_agreement_does_not_depend_on_the_order_of_raters(runs):
     found, turned = figures(runs), figures(runs, (2, 1, 0))
@@ -181,7 +181,7 @@ def test_agreement_does_not_depend_on_the_order_of_raters(runs):
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text("cpan", min_size=1, max_size=8), min_size=1, max_size=5))
 def test_agreement_with_oneself_is_one_or_undefined(runs):
     said = {f"{number:02d}": text for number, text in enumerate(runs)}
@@ -201,7 +201,7 @@ def test_agreement_with_oneself_is_one_or_undefined(runs):
 ONE = "one trajectory gives no interval"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(texts, min_size=2, max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_trajectories_changes_nothing(runs, random):
     raters = raters_of(runs)

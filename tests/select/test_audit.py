@@ -76,7 +76,7 @@ def test_what_is_undefined_is_said_and_never_a_number(selected, marked, undefine
 texts = st.text("cn", min_size=1, max_size=10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6))
 def test_scores_are_those_of_counting_steps(runs):
     pairs = [(a[: len(b)], b[: len(a)]) for a, b in runs]

@@ -138,7 +138,7 @@ def test_positions_are_the_middles_of_steps():
     assert position_histogram([run], chosen, bins=4) == [1, 0, 0, 1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(0, 999), st.integers(0, 99))
 def test_positions_and_numbers_are_exactly_those_of_the_other_arm(count, data_seed, seed):
     runs = runs_of(count, data_seed)

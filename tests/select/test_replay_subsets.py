@@ -170,7 +170,7 @@ def test_two_useless_steps_that_cost_reward_are_no_pair():
 
 @given(st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=8))
 @example(["take red key", "open door", "jam", "take gold"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pairs_are_those_of_trying_all_of_them(actions):
     run = as_it_ends(*actions)
     labels = labels_of(run, measure="pairs", max_pairs=10_000)
@@ -235,7 +235,7 @@ def test_a_run_that_earns_nothing_needs_nothing():
     st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=14),
     st.sampled_from(["plain", "timed"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_minimal_subset_suffices_and_nothing_of_it_can_be_left_out(actions, task):
     run = as_it_ends(*actions, task=task)
     kept = scores(labels_of(run, measure="minimal"))
@@ -262,7 +262,7 @@ class Counting(Vault):
 
 @pytest.mark.parametrize("measure", ["single", "pairs", "minimal"])
 @given(actions=st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_run_takes_more_actions_than_the_cost_says(measure, actions):
     run = as_it_ends(*actions)
     selector = ReplaySelector(

@@ -179,7 +179,7 @@ EXTRA = st.lists(
 
 
 @given(EXTRA)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_needed_is_what_every_successful_choice_of_actions_holds(extra):
     """By brute force: the environment plays every choice of the run's actions."""
     actions = [LOG, PLANKS, STICK, STONE, LEVER]

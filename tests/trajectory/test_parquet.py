@@ -42,7 +42,7 @@ def calling_run(*arguments, text="look"):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(runs=st.lists(trajectories(), max_size=4))
 def test_reading_gives_back_what_was_written(tmp_path_factory, runs):
     path = tmp_path_factory.getbasetemp() / "generated.parquet"

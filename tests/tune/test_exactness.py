@@ -234,7 +234,7 @@ def nodes_of(chunk):
 @given(
     st.lists(st.lists(st.integers(0, 1), max_size=12), min_size=1, max_size=8), st.integers(1, 4)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_forest_gives_its_rows_back(texts, least_shared):
     rows = [row([7, *text]) for text in texts]
     forest = forest_of(rows, least_shared=least_shared)
@@ -250,7 +250,7 @@ def test_a_forest_gives_its_rows_back(texts, least_shared):
     st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=8),
     st.integers(1, 20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_chunks_hold_every_node_once_behind_its_parents_and_within_the_budget(texts, most_tokens):
     forest = forest_of([row([7, *text]) for text in texts], least_shared=2)
     seen = []

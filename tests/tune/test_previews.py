@@ -16,7 +16,7 @@ def written(places, steps=5):
 
 
 @given(st.sets(st.integers(0, 4), min_size=1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_pieces_are_the_text_and_the_marked_ones_are_the_steps(places):
     run, row = written(sorted(places))
     pieces = pieces_of(row)

@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
@@ -198,7 +198,6 @@ def test_a_tokenizer_that_adds_a_token_to_each_text_adds_none_here():
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5), st.data())
 @pytest.mark.parametrize("template", [CHATML, FORGETFUL, TRIMMING])
 def test_any_text_is_masked_exactly(template, turns, data):

@@ -4,7 +4,7 @@ import json
 from importlib.resources import files
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_tune.agents.chat_template import render_text
@@ -143,7 +143,6 @@ CALLS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), CALLS), min_size=1, max_size=4), st.data())
 def test_any_calls_are_masked_exactly(turns, data):
     tokenizer, steps, count = stock("qwen2_5"), [Step(1, "user", "Begin.")], 0

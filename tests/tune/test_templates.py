@@ -115,7 +115,7 @@ def expected_ids(tokenizer, text, starts):
     return [i for left, right in edges for i in ids_of(tokenizer, text[left:right])]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(data=st.data())
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_any_run_is_masked_exactly(form, data):
@@ -383,7 +383,7 @@ def test_the_generated_runs_reach_what_they_are_meant_to():
     """A proof over runs without calls, thoughts or forged turns would prove little."""
     seen, form = set(), BY_NAME["qwen3"]
 
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=40, derandomize=True, database=None)
     @given(runs(form))
     def look(run):
         own = run.agent_steps

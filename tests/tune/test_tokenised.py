@@ -198,7 +198,7 @@ def test_trajectories_are_written_while_they_stream_by(tmp_path, monkeypatch):
     assert len(set(written)) >= groups > 10
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4)), min_size=1, max_size=6))
 def test_the_file_holds_what_the_own_trainer_trains(tmp_path_factory, shapes):
     output = tmp_path_factory.mktemp("rows") / "rows.parquet"

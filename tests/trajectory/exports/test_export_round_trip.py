@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_tune.trajectory import Selection
@@ -33,7 +33,6 @@ def weights(run, steps):
     return {step.step_id: float(step.step_id in steps) for step in run.agent_steps}
 
 
-@settings(deadline=None)
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 @given(st.data())
 def test_what_is_written_for_a_trainer_reads_back_the_same(name, data):
@@ -47,7 +46,6 @@ def test_what_is_written_for_a_trainer_reads_back_the_same(name, data):
     assert dict(found.weights) == weights(run, steps)
 
 
-@settings(deadline=None)
 @pytest.mark.parametrize("name", ["openai", "llamafactory-v1"])
 @given(st.data())
 def test_what_is_read_is_written_back_the_same(name, data):
@@ -61,7 +59,6 @@ def test_what_is_read_is_written_back_the_same(name, data):
     assert again == record
 
 
-@settings(deadline=None)
 @given(talks(calls=False), st.booleans())
 def test_agentgym_reads_back_the_same(talk, prefilled):
     run, steps = talk

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -170,7 +170,6 @@ def test_a_template_without_a_form_for_calls_refuses_them(name):
         rendered(name, CALLING)
 
 
-@settings(deadline=None)
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 @given(st.data())
 def test_marks_are_the_selected_steps_from_their_header_to_the_end_of_turn(name, data):
