@@ -383,7 +383,7 @@ def test_the_generated_runs_reach_what_they_are_meant_to():
     """A proof over runs without calls, thoughts or forged turns would prove little."""
     seen, form = set(), BY_NAME["qwen3"]
 
-    @settings(max_examples=40, derandomize=True, database=None)
+    @settings(max_examples=200, derandomize=True, database=None)
     @given(runs(form))
     def look(run):
         own = run.agent_steps
