@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import random
@@ -41,6 +42,7 @@ import torch
 from kept import Kept, Record
 from training_sides import sides
 
+import atlas_tune.tune
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model, load_tokenizer, resolve_model
 from atlas_tune.pipeline.provenance import machine, versions
 from atlas_tune.select import make_selector, select
@@ -134,6 +136,12 @@ def load(options: argparse.Namespace) -> Any:
     return model.to(options.device).train()
 
 
+def trained_by() -> list[str]:
+    """SHA-256 of each file of our trainer: a commit that leaves it alone keeps the rounds."""
+    files = sorted(Path(atlas_tune.tune.__file__).parent.glob("*.py"))
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -159,7 +167,9 @@ def main() -> None:
     chosen = options.only or list(running)
     setting = {k: value for k, value in vars(options).items() if k not in ("rounds", "only")}
     installed = versions(options.model, resolve_model(options.model))
-    kept = Kept("training", [setting, installed, [asdict(whole) for _, whole in pairs]])
+    decisive = {name: version for name, version in installed.items() if name != "atlas-tune"}
+    rows = [asdict(whole) for _, whole in pairs]
+    kept = Kept("training", [setting, decisive, trained_by(), machine(), rows])
 
     def measure(name: str) -> Record:
         losses, seconds, peak = [], 0.0, 0.0
