@@ -26,6 +26,7 @@ def test_a_directory_is_loaded_as_it_is(tmp_path):
     ("model", "sentence"),
     [
         ("./nowhere", "There is no model directory"),
+        ("runs/another/models/all/0", "run that one first"),
         ("nowhere.gguf", "There is no GGUF file"),
     ],
 )

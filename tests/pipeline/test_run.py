@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from atlas_tune.errors import AtlasError
 from atlas_tune.pipeline.experiment import Experiment
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
@@ -257,3 +258,13 @@ def test_a_part_that_is_not_there_is_one_sentence(tmp_path, word, told):
     )
     assert done.returncode == 2
     assert told in " ".join(done.stderr.split())
+
+
+def test_a_model_that_another_recipe_is_still_to_make_is_missed_before_anything_is_done(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(model="runs/first/models/all/0"))
+    with pytest.raises(AtlasError, match="if another recipe makes the model, run that one first"):
+        Experiment(
+            load_recipe(tmp_path / "recipe.yaml"),
+            Layout(tmp_path / "run"),
+            Manifest(tmp_path / "run"),
+        )

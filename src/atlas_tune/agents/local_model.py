@@ -163,10 +163,9 @@ def resolve_model(model: str, *, weights: bool = True) -> str:
     Raises:
         AtlasError: neither a directory, a GGUF file, nor a model that the Hub gives.
     """
+    check_model(model)
     path = Path(model).expanduser()
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise AtlasError(f"There is no GGUF file {path}. Check the path.")
         return str(_dequantised(path))
     if path.is_dir():
         names = ["config.json", _ADAPTERS] + ([] if weights else ["tokenizer_config.json"])
@@ -176,9 +175,25 @@ def resolve_model(model: str, *, weights: bool = True) -> str:
                 "training has none yet)."
             )
         return str(path)
-    if path.is_absolute() or model.startswith((".", "~")):
-        raise AtlasError(f"There is no model directory {path}. Check the path.")
     return _from_hub(model, _WANTED if weights else _TOKENIZER)
+
+
+def check_model(model: str) -> None:
+    """See that a model which is named by its path is there; the Hub is not asked.
+
+    Raises:
+        AtlasError: it is not.
+    """
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" and not path.is_file():
+        raise AtlasError(f"There is no GGUF file {path}. Check the path.")
+    # A hub id is a name, or an owner and a name.
+    named_by_path = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
+    if named_by_path and not path.exists():
+        raise AtlasError(
+            f"There is no model directory {path}. Check the path; if another recipe makes the "
+            "model, run that one first."
+        )
 
 
 def _from_hub(model: str, wanted: list[str]) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from atlas_tune.agents.local_model import model_digest, resolve_model
+from atlas_tune.agents.local_model import check_model, model_digest, resolve_model
 from atlas_tune.errors import AtlasError, UsageError, nearest
 from atlas_tune.pipeline.acting import Acting, Place, acting_stage
 from atlas_tune.pipeline.auditing import auditing_stage
@@ -84,8 +84,9 @@ class Experiment:
         """Look everything up that can be wrong before the first hour of work.
 
         Raises:
-            AtlasError: data, tasks or an oracle cannot be had.
+            AtlasError: the model, data, tasks or an oracle cannot be had.
         """
+        check_model(recipe.model)
         self.recipe, self.layout, self.manifest = recipe, layout, manifest
         self.places = [Place.of(where) for where in recipe.evaluate.environments]
         check_data(recipe)
