@@ -30,7 +30,7 @@ arms:
   - {{name: rest, selector: complement, of: critical}}
 tune: {{epochs: 1, rows_per_step: 2, checkpoint_minutes: 0.000001, precision: float32}}
 evaluate:
-  against: [untuned, all]
+  against: [untuned, all, critical]
   max_new_tokens: 4
   batch_size: 2
   precision: float32
@@ -79,7 +79,15 @@ def test_a_recipe_runs_to_its_report_and_a_second_run_does_nothing(recipe, tmp_p
     for arm in results.arms[1:]:
         assert arm.training.supervised_tokens > 0
     assert len(results.results) == 4
-    assert len(results.comparisons) == 5
+    # Of two arms that every other one is held against, one way round.
+    assert [(one.arm, one.against) for one in results.comparisons] == [
+        ("all", "untuned"),
+        ("critical", "untuned"),
+        ("rest", "untuned"),
+        ("critical", "all"),
+        ("rest", "all"),
+        ("rest", "critical"),
+    ]
     assert (directory / "report" / "index.html").stat().st_size > 10_000
     made = {path: path.stat().st_mtime_ns for path in directory.rglob("*.safetensors")}
     second = subprocess.run(command(recipe, directory), capture_output=True, text=True)

@@ -136,13 +136,13 @@ def _several_machines(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _pairs(recipe: Recipe) -> list[tuple[str, str]]:
-    """Every arm with each arm that it is held against."""
-    return [
-        (arm.name, against)
-        for against in recipe.compared_against()
-        for arm in recipe.arms
-        if arm.name != against
-    ]
+    """Every arm with each arm that it is held against; of two such arms one way round."""
+    pairs: list[tuple[str, str]] = []
+    for against in recipe.compared_against():
+        for arm in recipe.arms:
+            if arm.name != against and (against, arm.name) not in pairs:
+                pairs.append((arm.name, against))
+    return pairs
 
 
 def _tuned(recipe: Recipe, current: Set[str]) -> list[tuple[str, int]]:
