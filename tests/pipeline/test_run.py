@@ -79,6 +79,16 @@ def test_a_recipe_runs_to_its_report_and_a_second_run_does_nothing(recipe, tmp_p
     for arm in results.arms[1:]:
         assert arm.training.supervised_tokens > 0
     assert len(results.results) == 4
+    turns = {
+        arm: sum(r.mean_turns * r.tasks for r in results.results if r.arm == arm)
+        for arm in ("untuned", "all", "critical", "rest")
+    }
+    taken = {one.arm: sum(one.taken.values()) for one in results.actions}
+    assert taken == pytest.approx(turns)
+    trained = {one.arm: one.trained for one in results.actions}
+    assert trained["untuned"] == {}
+    assert set(trained["critical"]) <= {"get", "craft", "inventory"}
+    assert sum(trained["critical"].values()) == by_name["critical"].selected_steps
     # Of two arms that every other one is held against, one way round.
     assert [(one.arm, one.against) for one in results.comparisons] == [
         ("all", "untuned"),

@@ -180,6 +180,26 @@ def test_a_policy_started_after_the_selected_steps_is_held_against_matched_rando
     assert "| 52.0% | – | – | +12.0 | – | – |" in alone
 
 
+def test_what_the_models_do_stands_beside_what_they_were_trained_on(experiment):
+    taken = {"get": 94, "craft": 6}
+    acted = changed(
+        experiment,
+        actions=[
+            {"arm": "untuned", "environment": "textcraft", "taken": {"turn": 1}},
+            {"arm": "critical", "environment": "textcraft", "trained": {"get": 3}, "taken": taken},
+        ],
+    )
+    markdown = to_markdown(acted)
+    assert "| textcraft | untuned | – | turn 100% |" in markdown
+    assert "| textcraft | critical | get 100% | get 94%, craft 6% |" in markdown
+    section = render_page(acted).partition('<section id="actions">')[2].partition("</section>")[0]
+    assert "get 94%, craft 6%" in section
+    # A run of which nobody counted them says nothing of it.
+    assert "What the models do" not in to_markdown(experiment) + render_page(experiment)
+    with pytest.raises(ValueError, match="names no arm of this run: 'criticl'"):
+        changed(experiment, actions=[{"arm": "criticl", "environment": "textcraft"}])
+
+
 def test_an_injected_script_in_a_transcript_stays_text():
     record = synthetic.results().model_dump()
     hostile = record["transcripts"][0] | {"task_id": ATTACK, "transcript_id": ATTACK}

@@ -11,6 +11,7 @@ from typing import Any
 from atlas_tune.environments import make_environment
 from atlas_tune.evaluate.rollouts import Rollout
 from atlas_tune.evaluate.statistics import score_interval, wilson_interval
+from atlas_tune.pipeline.acted import actions
 from atlas_tune.pipeline.audited import audited
 from atlas_tune.pipeline.evaluations import Evaluations
 from atlas_tune.pipeline.examples import examples
@@ -102,6 +103,7 @@ def build_results(experiment: Experiment) -> Results:
         ),
         reward_per_step=_reward_curves(done),
         failures=failed,
+        actions=actions(recipe, done, trajectories, selections),
         transcripts=transcripts,
         criticality=audited(recipe, layout, current),
         examples=examples(trajectories, selections, labels, _proposed(recipe)),

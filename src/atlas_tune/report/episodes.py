@@ -47,6 +47,21 @@ class Failures(Value):
         return self
 
 
+class Actions(Value):
+    """What the steps that an arm trains do, and what its models do, in one environment.
+
+    Counts are by the first word of an action, or by the name of the tool that is called;
+    ``(none)`` is a step in which no action can be read.
+    """
+
+    arm: str
+    environment: str
+    trained: dict[str, Count] = Field(default_factory=dict)
+    """Of the selected steps of training runs of this kind; empty where there are none."""
+    taken: dict[str, Count] = Field(default_factory=dict)
+    """Of all turns of the arm's episodes, over its seeds."""
+
+
 class TranscriptTurn(Value):
     """One turn of an evaluated agent."""
 

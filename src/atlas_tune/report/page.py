@@ -14,7 +14,7 @@ from functools import cache
 import jinja2
 
 from atlas_tune import __version__
-from atlas_tune.report import figures, palette, wording
+from atlas_tune.report import acted, figures, palette, wording
 from atlas_tune.report.matrix import matrices
 from atlas_tune.report.results import Example, ExampleStep, Results
 from atlas_tune.report.scores import score_of
@@ -60,6 +60,10 @@ def render_page(results: Results) -> str:
         ends=figures.end_panels(results),
         end_names=figures.ENDS,
         transcript_places=_transcript_places(results),
+        acted=acted.acted_rows(results),
+        acted_title=acted.TITLE,
+        acted_caption=acted.CAPTION,
+        acted_head=acted.HEAD,
         positions=figures.position_panels(results),
         kinds=_kinds(results),
     )

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from atlas_tune.errors import nearest
 from atlas_tune.report.episodes import (
     FAILURE_KINDS,
+    Actions,
     Example,
     ExampleStep,
     FailureKind,
@@ -209,6 +210,7 @@ class Results(Value):
     losses: tuple[LossCurve, ...] = ()
     reward_per_step: tuple[RewardCurve, ...] = ()
     failures: tuple[Failures, ...] = ()
+    actions: tuple[Actions, ...] = ()
     transcripts: tuple[Transcript, ...] = ()
     """A few evaluation episodes by arm and kind of failure."""
     criticality: tuple[Started, ...] = ()
@@ -255,8 +257,8 @@ def _references(results: Results) -> Iterator[tuple[str, str, str]]:
         yield f"task_scores[{i}]", "environment", scores.environment
         for one in scores.scores:
             yield f"task_scores[{i}]", "arm", one.arm
-    lists = ("results", "cells", "comparisons", "reward_per_step", "failures", "transcripts")
-    for noun in lists:
+    lists = ("results", "cells", "comparisons", "reward_per_step", "failures", "actions")
+    for noun in (*lists, "transcripts"):
         for i, found in enumerate(getattr(results, noun)):
             yield f"{noun}[{i}]", "arm", found.arm
             yield f"{noun}[{i}]", "environment", found.environment
@@ -267,6 +269,7 @@ __all__ = [
     "DECILES",
     "FAILURE_KINDS",
     "UNTUNED",
+    "Actions",
     "Arm",
     "Cell",
     "Comparison",

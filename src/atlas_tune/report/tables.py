@@ -9,7 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from atlas_tune.report import started, wording
+from atlas_tune.report import acted, started, wording
+from atlas_tune.report.acted import acted_rows
 from atlas_tune.report.results import FAILURE_KINDS, Arm, Comparison, Environment, Results
 from atlas_tune.report.scores import score_of
 from atlas_tune.report.started import started_rows
@@ -39,6 +40,11 @@ def to_markdown(results: Results, *, brief: bool = False) -> str:
         parts.append(_markdown_table(_comparison_rows(results), text_columns=3))
     if results.failures and not brief:
         parts.append(_markdown_table(_failure_rows(results), text_columns=2))
+    if results.actions and not brief:
+        parts += [
+            f"{acted.TITLE}. {_plain(acted.CAPTION)}\n",
+            _markdown_table([acted.HEAD, *acted_rows(results)], len(acted.HEAD)),
+        ]
     if results.criticality and not brief:
         parts += [
             f"{started.TITLE}. {_plain(started.CAPTION)}\n",
