@@ -40,4 +40,12 @@ def _shares(counts: Mapping[str, int]) -> str:
     first = Counter(counts).most_common(_MOST)
     rest = total - sum(count for _, count in first)
     named = first + ([("others", rest)] if rest else [])
-    return ", ".join(f"{word} {count / total:.0%}" for word, count in named)
+    return ", ".join(f"{word} {_percent(count / total)}" for word, count in named)
+
+
+def _percent(share: float) -> str:
+    """
+    >>> _percent(0.004), _percent(0.94)
+    ('<1%', '94%')
+    """
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
