@@ -13,7 +13,7 @@ from atlas_tune.trajectory.tasks import task_digest, task_key
 from atlas_tune.tune.held_out import held_out_tasks
 from atlas_tune.tune.render import render_rows
 from atlas_tune.tune.settings import LoraSettings, Savings, TuneSettings
-from atlas_tune.tune.stage import tune_model
+from atlas_tune.tune.stage import TrainingRows, tune_model
 from atlas_tune.tune.trainer import train
 from tiny_model import tiny_llama, tiny_tokenizer
 from trajectory.runs import craft_run
@@ -53,6 +53,25 @@ def test_training_lowers_the_loss_and_tells_what_it_cost(tmp_path):
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_steps_that_are_not_selected_count_as_much_as_they_are_told():
+    run, without = (craft_run(steps=steps, task_id=str(steps)) for steps in (4, 5))
+    ids = [step.step_id for step in run.agent_steps]
+    chosen = {run.trajectory_id: Selection(run.trajectory_id, tuple(ids[-2:]), "", (0.5, 1.0))}
+
+    def weights(**told):
+        settings = SETTINGS.model_copy(update=told)
+        found = TrainingRows.of(tiny_tokenizer(), [run, without], chosen, settings)
+        (row,) = found.rows
+        assert found.left_out == [without.trajectory_id]
+        return {span.step_id: span.weight for span in row.spans}
+
+    assert weights() == dict(zip(ids[-2:], (0.5, 1.0), strict=True))
+    assert weights(other_steps=0.25) == dict(zip(ids, (0.25, 0.25, 0.5, 1.0), strict=True))
+    # A training from before there was such a setting is still the one without it.
+    assert "other_steps" not in SETTINGS.decisive()
+    assert SETTINGS.model_copy(update={"other_steps": 0.25}).decisive()["other_steps"] == 0.25
 
 
 def test_the_seed_decides_the_weights(tmp_path):

@@ -31,6 +31,13 @@ class Selection:
         """The weights by step id, where there are any."""
         return dict(zip(self.step_ids, self.weights or (), strict=False))
 
+    def with_others(self, trajectory: Trajectory, weight: float) -> Selection:
+        """All of the agent's own steps: the selected ones as they are, others of this weight."""
+        selected = dict.fromkeys(self.step_ids, 1.0) | self.weight_of
+        step_ids = tuple(step.step_id for step in trajectory.agent_steps)
+        weights = tuple(selected.get(step_id, weight) for step_id in step_ids)
+        return Selection(self.trajectory_id, step_ids, self.rule, weights)
+
 
 def budget_steps(steps: int, share: float) -> int:
     """The most steps that may be selected out of ``steps``: max(1, floor(share · steps)).

@@ -78,6 +78,9 @@ class TuneSettings(BaseModel):
     """The most new tokens that run at once; bounds memory, changes no gradient."""
     max_tokens: int = Field(8192, ge=2)
     """Longer rows (after the tail cut) are left out and listed; nothing is trimmed silently."""
+    other_steps: float = Field(0.0, ge=0, le=1)
+    """How much each token of the agent's steps that are not selected counts, in trajectories with a
+    selected one. 0 is the paper's objective; above it nothing of these steps is saved."""
     precision: Precision = "bfloat16"
     """Arithmetic of the forward and backward pass; weights and optimiser stay in float32."""
     gradient_checkpointing: bool = False
@@ -101,4 +104,7 @@ class TuneSettings(BaseModel):
     def decisive(self) -> dict[str, Any]:
         """What decides the weights, up to rounding, as JSON values: a training that is done or
         under way is another one when these change."""
-        return self.model_dump(exclude=_INDECISIVE)
+        # Trainings from before there was such a setting are those without it.
+        return self.model_dump(
+            exclude=_INDECISIVE | ({"other_steps"} if not self.other_steps else set())
+        )

@@ -159,6 +159,8 @@ class TrainingRows:
             if selection is None or not selection.step_ids:
                 found.left_out.append(name)
                 continue
+            if settings.other_steps:
+                selection = selection.with_others(trajectory, settings.other_steps)
             tail_cut = settings.savings.tail_cut
             try:
                 rows = render_rows(tokenizer, trajectory, selection, tail_cut=tail_cut)
