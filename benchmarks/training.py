@@ -5,6 +5,9 @@ computes the loss and all gradients of the same optimiser steps, from the same t
 the same masks; the losses must agree. No side takes the optimiser's own step: it is the same for
 all. Rounds are kept as they are done, so a killed run goes on, and --rounds may be raised.
 
+Before the rounds each side runs once for its peak memory, with memory handed back first. That run
+is not timed: a training takes its memory from the system in its first step and keeps it.
+
     make bench
     .venv/bin/python benchmarks/training.py --rows-per-step 32 --rounds 5
 
@@ -92,8 +95,8 @@ def rows_of(model: str, steps: int, rows_per_step: int, share: float) -> list[tu
     return pairs
 
 
-def peak_of(device: str, run: Callable[[], float]) -> tuple[float, float, float]:
-    """Loss, seconds and peak memory in bytes over what was held before, of one step."""
+def peak_of(device: str, run: Callable[[], object]) -> float:
+    """Peak memory in bytes over what was held before."""
     gc.collect()
     if device == "cpu":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -102,15 +105,22 @@ def peak_of(device: str, run: Callable[[], float]) -> tuple[float, float, float]
     else:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
+    run()
+    peak = _status("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
+    return peak - before
+
+
+def timed(device: str, run: Callable[[], float]) -> tuple[float, float]:
+    """Loss and seconds of one step."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.synchronize()
     started = time.perf_counter()
     loss = run()
     if device != "cpu":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
-    peak = _status("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()
-    return loss, seconds, peak - before
+    return loss, time.perf_counter() - started
 
 
 def _status(name: str) -> int:
@@ -154,7 +164,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.3, help="of the steps; 1 trains all")
     parser.add_argument("--batch", type=int, default=2, help="rows that others run at once")
-    parser.add_argument("--tokens", type=int, default=4096, help="that ours runs at once")
+    parser.add_argument("--tokens", type=int, default=2048, help="that ours runs at once")
     parser.add_argument("--only", nargs="*", help="sides; all where it is left out")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -171,18 +181,27 @@ def main() -> None:
     rows = [asdict(whole) for _, whole in pairs]
     kept = Kept("training", [setting, decisive, trained_by(), machine(), rows])
 
-    def measure(name: str) -> Record:
-        losses, seconds, peak = [], 0.0, 0.0
+    def memory(name: str) -> Record:
+        peaks = []
         for step in steps:
             model.zero_grad(set_to_none=True)
-            loss, took, held = peak_of(options.device, partial(running[name], step))
-            losses.append(loss)
-            seconds, peak = seconds + took, max(peak, held)
-        return {"seconds": seconds, "peak": peak, "loss": statistics.mean(losses)}
+            peaks.append(peak_of(options.device, partial(running[name], step)))
+        return {"peak": max(peaks)}
 
+    def speed(name: str) -> Record:
+        losses, seconds = [], 0.0
+        for step in steps:
+            model.zero_grad(set_to_none=True)
+            loss, took = timed(options.device, partial(running[name], step))
+            losses.append(loss)
+            seconds += took
+        return {"seconds": seconds, "loss": statistics.mean(losses)}
+
+    for name in chosen:
+        kept.measured({"round": "memory", "side": name}, partial(memory, name))
     for number in range(options.rounds):
         for name in chosen:
-            kept.measured({"round": number, "side": name}, partial(measure, name))
+            kept.measured({"round": number, "side": name}, partial(speed, name))
     counted = savings(
         Shape.of(model.config), [[cut for cut, _ in step] for step in steps], batch=options.batch
     )
@@ -209,13 +228,13 @@ def summary(
     counted: dict[str, Any],
 ) -> Record:
     """Medians over rounds, and each side's time and counted operations over the last one's."""
-    names = [name for name in order if any(one["side"] == name for one in done)]
 
     def all_of(name: str, what: str) -> list[float]:
-        return [one[what] for one in done if one["side"] == name]
+        return [one[what] for one in done if one["side"] == name and what in one]
 
+    names = [name for name in order if all_of(name, "seconds")]
     seconds = {n: statistics.median(all_of(n, "seconds")) for n in names}
-    peak = {n: statistics.median(all_of(n, "peak")) for n in names}
+    peak = {n: all_of(n, "peak")[0] for n in names}
     best = names[-1]
     as_counted = {"TRL": "plain", "TRL packed": "no padding", "ms-swift": "plain"}
     flops = {n: counted[as_counted.get(n, n)].total for n in names}

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-BLOCK = 256
+BLOCK = 128
 """Queries of a block: its scores stay in the cache, its products stay large."""
 
 
