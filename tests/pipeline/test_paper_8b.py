@@ -39,8 +39,9 @@ def test_the_paper_s_recipe_runs_to_its_end_with_a_tiny_model(tmp_path):
     assert [place.get("name", place["environment"]) for place in places] == [*HERE, "babyai-unseen"]
     run = [sys.executable, "-m", "atlas_tune", "run"]
     with ScriptedServer(reply) as server:
-        (oracle,) = (arm for arm in recipe["arms"] if arm["selector"] == "oracle")
-        oracle["options"]["base_url"] = server.url
+        for arm in recipe["arms"]:
+            if arm["selector"] == "oracle":
+                arm["options"] = arm["options"] | {"base_url": server.url}
         path = tmp_path / "recipe.json"
         path.write_text(json.dumps(recipe))
         words = [*run, str(path), "--dir", str(tmp_path / "run")]
