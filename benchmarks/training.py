@@ -1,6 +1,7 @@
 """What training on critical steps costs: ours, each saving added in turn, and the ways of others.
 
-One process, all sides interleaved, medians over rounds; the ratios are what counts. Every side
+One process, all sides interleaved, medians over rounds; the ratios are what counts, and are taken
+within a round, because a machine may be slower for an hour than for the next. Every side
 computes the loss and all gradients of the same optimiser steps, from the same trajectories with
 the same masks; the losses must agree. No side takes the optimiser's own step: it is the same for
 all. Rounds are kept as they are done, so a killed run goes on, and --rounds may be raised.
@@ -211,7 +212,8 @@ def main() -> None:
         filter(
             None,
             ["training", options.device, options.shape, "lora" * options.lora,
-             f"{options.rows_per_step}rows", "all" * (options.share >= 1)],
+             f"{options.rows_per_step}rows", "all" * (options.share >= 1),
+             "ms-swift" * ("ms-swift" in chosen)],
         )
     )  # fmt: skip
     target = RESULTS / f"{name}-{record['date'][:10]}.json"
@@ -232,12 +234,19 @@ def summary(
     def all_of(name: str, what: str) -> list[float]:
         return [one[what] for one in done if one["side"] == name and what in one]
 
+    def within_rounds(name: str) -> list[float]:
+        times = {(one["round"], one["side"]): one["seconds"] for one in done if "seconds" in one}
+        rounds = {number for number, side in times if side == name}
+        both = [number for number in rounds if (number, best) in times]
+        return [times[number, name] / times[number, best] for number in both]
+
     names = [name for name in order if all_of(name, "seconds")]
     seconds = {n: statistics.median(all_of(n, "seconds")) for n in names}
     peak = {n: all_of(n, "peak")[0] for n in names}
     best = names[-1]
     as_counted = {"TRL": "plain", "TRL packed": "no padding", "ms-swift": "plain"}
     flops = {n: counted[as_counted.get(n, n)].total for n in names}
+    ratio = {n: statistics.median(within_rounds(n)) for n in names}
     return {
         "benchmark": "training",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -252,9 +261,9 @@ def summary(
         "peak_bytes": peak,
         "loss": {n: all_of(n, "loss")[0] for n in names},
         "flops": flops,
-        "time_over_ours": {n: seconds[n] / seconds[best] for n in names},
+        "time_over_ours": ratio,
         "flops_over_ours": {n: flops[n] / flops[best] for n in names},
-        "seen_as_time": {n: (seconds[n] / seconds[best]) / (flops[n] / flops[best]) for n in names},
+        "seen_as_time": {n: ratio[n] / (flops[n] / flops[best]) for n in names},
         "all_seconds": {n: all_of(n, "seconds") for n in names},
     }
 
