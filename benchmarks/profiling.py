@@ -5,6 +5,8 @@
 
 ``fused`` puts PyTorch's own attention in the place of ``tune/blocked_attention.py``, which is what
 docs/performance.md compares. The profiler itself takes time, so seconds compare within one table.
+The step runs once before it is profiled, so that its memory is there. The last lines hold linear
+layers and attention against their counted operations (``tune/flops.py``).
 """
 
 from __future__ import annotations
@@ -20,8 +22,18 @@ from training_sides import Ours
 
 from atlas_tune.agents.local_model import DEFAULT_MODEL, load_model
 from atlas_tune.tune import tree_attention
+from atlas_tune.tune.flops import Shape, savings
 from atlas_tune.tune.packed_loss import PackedLoss
 from atlas_tune.tune.prefixes import LEAST_SHARED
+
+ATTENTION = {
+    "blocked": ["_Blocked", "_BlockedBackward"],
+    "fused": [
+        "aten::scaled_dot_product_attention",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    ],
+}
+"""The operations that attention is, forward and backward, by name."""
 
 
 def fused(
@@ -50,7 +62,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--rows-per-step", type=int, default=8)
     parser.add_argument("--share", type=float, default=0.3, help="of the steps")
-    parser.add_argument("--tokens", type=int, default=4096, help="that run at once")
+    parser.add_argument("--tokens", type=int, default=2048, help="that run at once")
     parser.add_argument("--attention", choices=["blocked", "fused"], default="blocked")
     parser.add_argument("--threads", type=int, help="torch's; by default its own choice")
     parser.add_argument("--operations", type=int, default=20, help="how many are listed")
@@ -64,6 +76,8 @@ def main() -> None:
     model = load_model(options.model).train()
     ours = Ours(model, PackedLoss(options.tokens, True, True, LEAST_SHARED, bf16), True)
     print("rows of", *[len(cut.input_ids) for cut, _ in step], "tokens")
+    ours(step)
+    model.zero_grad(set_to_none=True)
     with torch.profiler.profile() as profile:
         started = time.perf_counter()
         loss = ours(step)
@@ -71,6 +85,17 @@ def main() -> None:
     averages = profile.key_averages()
     print(averages.table(sort_by="self_cpu_time_total", row_limit=options.operations))
     print(f"{options.attention}: loss {loss:.4f}, {seconds:.1f} s under the profiler")
+    counted = savings(Shape.of(model.config), [[cut for cut, _ in step]])["shared prefixes"]
+    took = {one.key: one.cpu_time_total / 1e6 for one in averages}
+    for what, operations, names in (
+        ("linear layers", counted.blocks + counted.head, ["aten::mm"]),
+        ("attention", counted.attention, ATTENTION[options.attention]),
+    ):
+        spent = sum(took[name] for name in names)
+        print(
+            f"{what}: {operations / 1e12:.1f} TFLOP counted, {spent:.1f} s, "
+            f"{operations / 1e9 / spent:.0f} GFLOP/s"
+        )
 
 
 if __name__ == "__main__":
