@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -315,3 +316,10 @@ def test_a_trajectory_that_cannot_be_masked_stops_no_other(tmp_path):
     assert "names a step that is not one" in figures["refused"][bad.trajectory_id]
     with pytest.raises(AtlasError, match=r"1 cannot be masked; the first: Trajectory"):
         tune_model(str(base), [bad], chosen, SETTINGS, tmp_path / "none", 0)
+
+
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "weight_decay"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_setting_that_no_training_can_follow_is_refused(name, value):
+    with pytest.raises(ValidationError, match="finite number"):
+        TuneSettings(**{name: value})

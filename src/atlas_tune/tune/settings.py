@@ -59,15 +59,15 @@ class TuneSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, allow_inf_nan=False)
     """Passes over the training rows; fractions are allowed."""
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, allow_inf_nan=False)
     """Peak learning rate of AdamW."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Share of the optimiser steps over which the rate rises from zero."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
