@@ -10,6 +10,7 @@ import time
 import pytest
 
 from atlas_tune.errors import AtlasError
+from atlas_tune.evaluate.rollouts import read_rollouts, settings_path
 from atlas_tune.pipeline.experiment import Experiment
 from atlas_tune.pipeline.layout import Layout
 from atlas_tune.pipeline.manifest import Manifest
@@ -225,6 +226,40 @@ def test_a_part_runs_alone_and_another_seed_adds_only_itself(recipe, tmp_path):
     assert "weights were removed, and are made again" in told.stderr
     assert "✓ evaluate all, seed 0 on textcraft (done before)" in told.stderr
     assert before.items() <= rollouts(directory).items()
+
+
+def acted(directory):
+    """What was said in each run of all rollouts, and their settings, by arm and seed."""
+    words, settings = {}, {}
+    for path in directory.glob("rollouts/**/*.jsonl"):
+        model = str(path.parent.relative_to(directory / "rollouts"))
+        runs = [rollout.trajectory for rollout in read_rollouts(path)]
+        words[model] = [[step.message for step in run.steps] for run in runs]
+        settings[model] = json.loads(settings_path(path).read_text())
+    return words, settings
+
+
+@pytest.mark.slow
+def test_models_are_sampled_from_where_the_recipe_says_so(recipe, tmp_path):
+    text = recipe.read_text() + "seeds: [0, 7]\n"
+    only = ("--only", "arm=all", "--only", "arm=untuned")
+    recipe.write_text(text)
+    atlas_tune("run", recipe, "--dir", tmp_path / "greedy", *only)
+    recipe.write_text(text.replace("max_new_tokens: 4", "max_new_tokens: 4\n  temperature: 1.0"))
+    planned_anew = planned(recipe, tmp_path / "greedy", *only)
+    assert {name for name, state in planned_anew.items() if state != "done"} == {
+        name for name in planned_anew if name.startswith("evaluate")
+    }
+    for directory in ("sampled", "again"):
+        atlas_tune("run", recipe, "--dir", tmp_path / directory, *only)
+    greedy, how = acted(tmp_path / "greedy")
+    assert all("temperature" not in settings for settings in how.values())
+    sampled, how = acted(tmp_path / "sampled")
+    seeds = {model: settings["seed"] for model, settings in how.items()}
+    assert seeds == {"all/0": 0, "all/7": 7, "untuned/base": 0}
+    assert all(settings["temperature"] == 1.0 for settings in how.values())
+    assert all(sampled[model] != greedy[model] for model in greedy)
+    assert acted(tmp_path / "again")[0] == sampled
 
 
 @pytest.mark.slow

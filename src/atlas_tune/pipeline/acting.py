@@ -59,12 +59,14 @@ def acting_stage(recipe: Recipe, layout: Layout, acting: Acting, place: Place) -
     """Letting a model act on the tasks of one place."""
     path = layout.rollouts(acting.arm, acting.seed, place.name)
     settings = recipe.evaluate
+    temperature, seed = settings.temperature, acting.seed or 0
 
     def answers() -> dict[str, Any]:
         return {
             "model": acting.digest(),
             "max_new_tokens": settings.max_new_tokens,
             "precision": settings.precision,
+            **({} if temperature == 0 else {"temperature": temperature, "seed": seed}),
         }
 
     def opening() -> Opening | None:
@@ -94,7 +96,7 @@ def acting_stage(recipe: Recipe, layout: Layout, acting: Acting, place: Place) -
                     settings.max_new_tokens,
                     settings.precision,
                     overlong="drop",
-                )(seed=0, temperature=0.0),
+                )(seed, temperature),
                 path,
                 max_steps=place.max_steps,
                 batch_size=settings.batch_size,

@@ -36,7 +36,7 @@ class EvaluateOn(Section):
 
 
 class EvaluateSettings(Section):
-    """How models are evaluated; decoding is greedy."""
+    """How models are evaluated."""
 
     environments: tuple[EvaluateOn, ...] = Field(min_length=1)
     """The environments."""
@@ -52,6 +52,9 @@ class EvaluateSettings(Section):
     """Episodes that run at once."""
     max_new_tokens: int = Field(256, ge=1)
     """The longest reply; a longer one is cut there."""
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Of the replies; 0 is greedy. Above 0 a reply's random numbers follow from the training seed,
+    the task and the turn, so that all arms of a seed draw alike."""
     loop_limit: int | None = Field(None, ge=2)
     """End an episode after so many turns in a row that are the same, in word and in answer: a
     greedy agent rarely leaves such a loop, and pays for it to the step limit. Off where it is left
