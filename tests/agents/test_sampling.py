@@ -11,7 +11,7 @@ from atlas_tune.agents.chat_template import render_text
 from atlas_tune.agents.local_policy import LocalPolicy
 from atlas_tune.agents.making import ConversationTooLong, LocalPolicies
 from atlas_tune.agents.prefixes import longest_of_each
-from atlas_tune.agents.sampling import gumbel, sample
+from atlas_tune.agents.sampling import ROWS, gumbel, sample
 from atlas_tune.agents.streams import episode_key, hashed, reply_seed
 from atlas_tune.errors import UsageError
 from tiny_model import tiny_llama, tiny_tokenizer
@@ -44,6 +44,14 @@ def test_the_noise_has_the_mean_and_variance_of_gumbel():
     for one, other in ((noise[:-1], noise[1:]), (noise[:, :-1], noise[:, 1:])):
         assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.005
     assert torch.isfinite(noise).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS, ROWS + 1, 3 * ROWS - 1])
+def test_rows_are_drawn_in_blocks_as_they_are_at_once(rows):
+    logits = torch.randn(rows, 50, generator=torch.Generator().manual_seed(0))
+    seeds = [hashed(3, i) for i in range(rows)]
+    at_once = (logits / 0.7 + gumbel(torch.tensor(seeds, dtype=torch.int64), 50)).argmax(-1)
+    assert torch.equal(sample(logits, 0.7, seeds), at_once)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 
 _WEYL = 0x9E3779B97F4A7C15
+ROWS = 8
+"""Rows that a CPU draws at once."""
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
@@ -28,7 +30,15 @@ def sample(logits_BV: torch.Tensor, temperature: float, seeds_B: Sequence[int]) 
         seeds_B: one seed per row, of 63 bits; one seed gives one token.
     """
     seeds = torch.tensor(seeds_B, dtype=torch.int64, device=logits_BV.device)
-    return (logits_BV.float() / temperature + gumbel(seeds, logits_BV.shape[1])).argmax(-1)
+    # On a CPU in blocks that the memory allocator keeps: larger arrays go back to the system at
+    # once, and their pages are then what costs (benchmarks/sampling.py).
+    block = ROWS if logits_BV.device.type == "cpu" else max(len(seeds), 1)
+    chosen = torch.empty_like(seeds)
+    for start in range(0, len(seeds), block):
+        some = slice(start, start + block)
+        scores = logits_BV[some].float() / temperature
+        chosen[some] = scores.add_(gumbel(seeds[some], logits_BV.shape[1])).argmax(-1)
+    return chosen
 
 
 def gumbel(seeds_B: torch.Tensor, vocabulary: int) -> torch.Tensor:
