@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 from atlas_tune.errors import UsageError, nearest
 from atlas_tune.select.base import Alone, CannotLabel
-from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory, standing
+from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory, standing, with_corrections
 from atlas_tune.trajectory.store import read_labels
 
 
@@ -33,10 +33,10 @@ class LabelsOnFile(Alone):
         if not path.is_file():
             raise UsageError(f"There is no labels file {path}. Check the path.")
         labels = list(read_labels(path))
-        corrections = {label.source for label in labels if label.supersedes is not None}
-        sources = list(dict.fromkeys(replace(one.source, run_id=None) for one in labels))
-        source = _the_one(path, name, sources, corrections)
-        kept = _with_corrections(labels, source)
+        # Who only corrects is no source of its own.
+        own = (one.source for one in labels if one.supersedes is None)
+        source = _the_one(path, name, list(dict.fromkeys(replace(one, run_id=None) for one in own)))
+        kept = with_corrections(labels, lambda one: replace(one, run_id=None) == source)
         self.name = source.name
         self._path = path
         self._labels = standing(kept)
@@ -57,16 +57,9 @@ class LabelsOnFile(Alone):
         return found
 
 
-def _the_one(
-    path: Path, name: str, sources: Sequence[LabelSource], corrections: Iterable[LabelSource]
-) -> LabelSource:
+def _the_one(path: Path, name: str, sources: Sequence[LabelSource]) -> LabelSource:
     """The source that a name means."""
-    if name:
-        fitting = [one for one in sources if name in _forms(one)]
-    else:
-        # Who only corrects is no source of its own.
-        correcting = {replace(one, run_id=None) for one in corrections}
-        fitting = [one for one in sources if one not in correcting] or list(sources)
+    fitting = [one for one in sources if not name or name in _forms(one)]
     if not sources:
         raise UsageError(f"{path} holds no labels at all. Check the path.")
     if not fitting:
@@ -85,14 +78,3 @@ def _forms(source: LabelSource) -> list[str]:
     """How a source may be named: ever more of its name, version, model and prompt."""
     parts = [source.name, source.version, source.model, source.prompt_hash]
     return list(accumulate((part for part in parts if part), "{} {}".format))
-
-
-def _with_corrections(labels: Iterable[StepLabel], source: LabelSource) -> list[StepLabel]:
-    """The labels of a source, what corrects them, and what corrects that."""
-    kept: list[StepLabel] = []
-    ids: set[str] = set()
-    for label in labels:
-        if replace(label.source, run_id=None) == source or label.supersedes in ids:
-            kept.append(label)
-            ids.add(label.label_id)
-    return kept

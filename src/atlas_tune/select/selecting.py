@@ -9,12 +9,12 @@ from atlas_tune.select.base import Selector
 from atlas_tune.select.labelling import Unlabelled, label_all, same_source
 from atlas_tune.trajectory import (
     PAPER_BUDGET,
-    LabelSource,
     Selection,
     StepLabel,
     Trajectory,
     choose,
     standing,
+    with_corrections,
 )
 
 
@@ -54,24 +54,11 @@ def choose_all(
     if selector.share is not None:
         share = selector.share
     rule = f"{selector.name} {selector.version}, at most {share:g} of the steps"
-    by_trajectory = standing(_of_source(labels, selector.source))
+    of_source = with_corrections(labels, lambda source: same_source(source, selector.source))
+    by_trajectory = standing(of_source)
     unique = {trajectory.trajectory_id: trajectory for trajectory in trajectories}
     return [
         choose(trajectory, by_trajectory[trajectory_id], share, rule)
         for trajectory_id, trajectory in unique.items()
         if trajectory_id in by_trajectory
     ]
-
-
-def _of_source(labels: Iterable[StepLabel], source: LabelSource) -> list[StepLabel]:
-    """The labels of one source and the corrections of those labels, and of those corrections."""
-    labels = list(labels)
-    corrected = any(label.supersedes for label in labels)
-    kept: list[StepLabel] = []
-    ids: set[str] = set()
-    for label in labels:
-        if same_source(label.source, source) or (label.supersedes in ids):
-            kept.append(label)
-            if corrected:
-                ids.add(label.label_id)
-    return kept

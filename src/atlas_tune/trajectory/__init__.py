@@ -1,6 +1,13 @@
 """Trajectories, step labels and selections: the nouns that all rooms share."""
 
-from atlas_tune.trajectory.labels import Kind, LabelSource, StepLabel, stamped, standing
+from atlas_tune.trajectory.labels import (
+    Kind,
+    LabelSource,
+    StepLabel,
+    stamped,
+    standing,
+    with_corrections,
+)
 from atlas_tune.trajectory.model import (
     InvalidTrajectory,
     Observation,
@@ -33,4 +40,5 @@ __all__ = [
     "parse_trajectory",
     "stamped",
     "standing",
+    "with_corrections",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -141,6 +141,26 @@ def _parse_source(record: dict[str, Any]) -> LabelSource:
         prompt_hash=typed(record, "prompt_hash", str, where),
         run_id=typed(record, "run_id", str, where),
     )
+
+
+def with_corrections(
+    labels: Iterable[StepLabel], is_wanted: Callable[[LabelSource], bool]
+) -> list[StepLabel]:
+    """The labels of some sources, what corrects them, and what corrects that, in their order.
+
+    A correction goes with what it corrects, by whomever it is. It is no label of its author's own:
+    who corrects a selector and labels the same steps herself has said two things.
+    """
+    labels = list(labels)
+    is_corrected = any(label.supersedes for label in labels)
+    kept: list[StepLabel] = []
+    ids: set[str] = set()
+    for label in labels:
+        if label.supersedes in ids or (label.supersedes is None and is_wanted(label.source)):
+            kept.append(label)
+            if is_corrected:  # An id costs a hash.
+                ids.add(label.label_id)
+    return kept
 
 
 def standing(labels: Iterable[StepLabel]) -> dict[str, list[StepLabel]]:

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas_tune.errors import AtlasError, UsageError
-from atlas_tune.trajectory import Kind, Selection, StepLabel, Trajectory, standing
+from atlas_tune.trajectory import (
+    Kind,
+    LabelSource,
+    Selection,
+    StepLabel,
+    Trajectory,
+    standing,
+    with_corrections,
+)
 from atlas_tune.trajectory.checks import kind_of_file
 from atlas_tune.trajectory.store import read_labels, read_selections
 
@@ -146,34 +154,27 @@ def _category(label: StepLabel, threshold: float | None) -> str:
 
 def _of_one_source(path: Path, labels: list[StepLabel], wanted: str | None) -> list[StepLabel]:
     """The labels of one source, and the corrections of those labels by whomever."""
-    first = [label for label in labels if label.supersedes is None]
-    sources = Counter(_named(label) for label in first)
-    kept = {_named(label) for label in first if wanted in (None, *_names(label))}
+    # Who only corrects is no source of its own.
+    first = Counter(label.source for label in labels if label.supersedes is None)
+    sources: Counter[str] = Counter()
+    for source, count in first.items():
+        sources[source_name(source)] += count
+    kept = {source_name(source) for source in first if wanted in (None, *_names(source))}
     if len(kept) != 1:
         told = ", ".join(f"{name} ({count:,} labels)" for name, count in sorted(sources.items()))
         asked = "several sources" if wanted is None else f"{len(kept)} sources '{wanted}'"
         raise UsageError(
             f"{path} holds {asked}: {told or 'no label'}. Name one, as {path}#NAME@VERSION."
         )
-    chosen = [label for label in first if _named(label) in kept]
-    corrections = [label for label in labels if label.supersedes is not None]
-    if not corrections:
-        return chosen
-    ids = {label.label_id for label in chosen}
-    for label in corrections:
-        if label.supersedes in ids:
-            chosen.append(label)
-            ids.add(label.label_id)
-    return chosen
+    return with_corrections(labels, lambda source: source_name(source) in kept)
 
 
-def _names(label: StepLabel) -> tuple[str, ...]:
-    source = label.source
-    return source.name, f"{source.name}@{source.version}", _named(label)
+def _names(source: LabelSource) -> tuple[str, ...]:
+    return source.name, f"{source.name}@{source.version}", source_name(source)
 
 
-def _named(label: StepLabel) -> str:
-    source = label.source
+def source_name(source: LabelSource) -> str:
+    """What a source is called where several are told apart: ``NAME@VERSION,MODEL,prompt HASH``."""
     model = f",{source.model}" if source.model else ""
     prompt = f",prompt {source.prompt_hash[:12]}" if source.prompt_hash else ""
     return f"{source.name}@{source.version}{model}{prompt}"

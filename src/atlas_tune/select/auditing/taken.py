@@ -12,7 +12,14 @@ from pathlib import Path
 
 from atlas_tune.errors import AtlasError
 from atlas_tune.select.auditing.ratings import NONE, Rater, read_rater
-from atlas_tune.trajectory import Kind, Selection, StepLabel, Trajectory, standing
+from atlas_tune.trajectory import (
+    Kind,
+    Selection,
+    StepLabel,
+    Trajectory,
+    standing,
+    with_corrections,
+)
 from atlas_tune.trajectory.checks import kind_of_file
 from atlas_tune.trajectory.store import read_labels, read_selections
 
@@ -94,24 +101,16 @@ def _of_rule(labels: list[StepLabel], selections: Iterable[Selection]) -> list[S
     A rule reads "NAME VERSION, at most 0.3 of the steps". Corrections go along.
     """
     rules = {selection.rule for selection in selections}
-    first = [label for label in labels if label.supersedes is None]
     sources = {
-        label.source
-        for label in first
-        if any(rule.startswith(f"{label.source.name} {label.source.version}, ") for rule in rules)
+        source
+        for source in {label.source for label in labels if label.supersedes is None}
+        if any(rule.startswith(f"{source.name} {source.version}, ") for rule in rules)
     }
     if not sources:
         return "holds no labels of the selector that the selection names"
     if len(sources) > 1:
         return "holds labels of several sources that the selection could be of"
-    (source,) = sources
-    chosen = [label for label in first if label.source == source]
-    ids = {label.label_id for label in chosen} if len(first) < len(labels) else set()
-    for label in labels:
-        if label.supersedes in ids:
-            chosen.append(label)
-            ids.add(label.label_id)
-    return chosen
+    return with_corrections(labels, sources.__contains__)
 
 
 def order_of(step_ids: Sequence[int], labels: Iterable[StepLabel]) -> Order:
