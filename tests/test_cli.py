@@ -283,7 +283,17 @@ HEAVY = ("torch", "transformers", "gymnasium", "matplotlib")
 
 @pytest.mark.parametrize(
     "module",
-    ["trajectory", "trajectory.formats", "llm", "select", "evaluate", "report", "recipe", "cli"],
+    [
+        "trajectory",
+        "trajectory.formats",
+        "llm",
+        "select",
+        "evaluate",
+        "report",
+        "view.app",
+        "recipe",
+        "cli",
+    ],
 )
 def test_what_needs_no_model_loads_no_torch(module):
     code = f"import sys, atlas_tune.{module}; print([m for m in {HEAVY} if m in sys.modules])"
@@ -292,7 +302,7 @@ def test_what_needs_no_model_loads_no_torch(module):
 
 
 COMMANDS = typer.main.get_command(app).commands
-WITHOUT_JSON = {"preview", "push", "serve-env"}
+WITHOUT_JSON = {"preview", "push", "serve-env", "view"}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -6,7 +6,9 @@ import pytest
 
 from atlas_tune.errors import UsageError
 from atlas_tune.select import SELECTOR_NAMES, Context, make_selector, selector_options
-from atlas_tune.trajectory import Selection
+from atlas_tune.select.registry import located_selector
+from atlas_tune.trajectory import Kind, LabelSource, Selection, StepLabel
+from atlas_tune.trajectory.store import append_labels
 from trajectory.runs import craft_run
 
 NEEDED = {"oracle": {"model": "m"}, "combine": {"parts": [{"selector": "first"}]}}
@@ -20,8 +22,18 @@ CONTEXT = Context(
 
 
 @pytest.mark.parametrize("name", SELECTOR_NAMES)
-def test_every_name_makes_a_selector_of_that_name(name):
-    assert make_selector(name, NEEDED.get(name), CONTEXT).name == name
+def test_every_name_makes_a_selector_of_that_name(name, tmp_path):
+    needed = NEEDED.get(name)
+    if name == "labels":
+        label = StepLabel("t", 2, Kind.NONE, LabelSource("ada"))
+        append_labels(tmp_path / "labels.jsonl", [label])
+        needed = {"file": str(tmp_path / "labels.jsonl")}
+    assert make_selector(name, needed, CONTEXT).name == name
+
+
+def test_paths_of_a_recipe_begin_at_the_recipe():
+    found = located_selector("labels", {"file": "mine.jsonl#ada"}, Path("recipes"))
+    assert found == ("labels", {"file": "recipes/mine.jsonl#ada"})
 
 
 @pytest.mark.parametrize(

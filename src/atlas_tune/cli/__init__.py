@@ -35,6 +35,7 @@ from atlas_tune.cli import (
     skills,
     sorting,
     splitting,
+    viewing,
 )
 from atlas_tune.errors import AtlasError, UsageError
 from atlas_tune.progress import say
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "select": selecting.select,
     "agree": auditing.agree,
     "audit": auditing.audit,
+    "view": viewing.view,
     "preview": previewing.preview,
     "cost": costing.cost,
     "tune": models.tune,

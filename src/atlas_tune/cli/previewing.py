@@ -37,7 +37,7 @@ def preview(
     from atlas_tune.agents.local_model import load_tokenizer
     from atlas_tune.report.preview_page import render_preview
     from atlas_tune.report.results_file import replace_file
-    from atlas_tune.trajectory.sidecars import labels_beside
+    from atlas_tune.trajectory.sidecars import labels_behind
     from atlas_tune.trajectory.store import read_labels
     from atlas_tune.tune.held_out import kinds_of
     from atlas_tune.tune.mask_check import MaskError
@@ -69,7 +69,7 @@ def preview(
     if notice is not None:
         say(notice)
     previews = [Preview.of(row) for row in written]
-    sidecar = labels_beside(selection)
+    sidecar = labels_behind(selection)
     labels = read_labels(sidecar) if sidecar.is_file() else ()
     kinds = kinds_of(shown, selections, labels)
     if html is None:

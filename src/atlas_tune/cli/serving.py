@@ -44,7 +44,7 @@ def serve_env(
         return make_environment(environment)
 
     try:
-        from atlas_tune.environments.serving.listening import address_of, bind, serve
+        from atlas_tune.listening import address_of, bind, serve
 
         app: Callable[..., Any]
         if protocol == "openenv":

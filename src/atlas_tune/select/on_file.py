@@ -9,9 +9,16 @@ from itertools import accumulate
 from pathlib import Path
 
 from atlas_tune.errors import UsageError, nearest
-from atlas_tune.select.base import Alone, CannotLabel
+from atlas_tune.select.base import Alone, CannotLabel, SelectorOptions
 from atlas_tune.trajectory import LabelSource, StepLabel, Trajectory, standing, with_corrections
 from atlas_tune.trajectory.store import read_labels
+
+
+class OnFileOptions(SelectorOptions):
+    """The settings of labels on file."""
+
+    file: str
+    """The sidecar, as ``FILE``, or ``FILE#NAME`` where several have labelled."""
 
 
 class LabelsOnFile(Alone):
@@ -55,6 +62,34 @@ class LabelsOnFile(Alone):
             what = "of this trajectory" if not found else f"of its step {min(missing)}"
             raise CannotLabel(f"{self._path} has no label of {self.name} {what}")
         return found
+
+
+class OnFileSelector(LabelsOnFile):
+    """``labels``: the steps that a person, or whoever else, named in a sidecar.
+
+    The budget does not apply: who labelled has chosen.
+    """
+
+    def __init__(self, options: OnFileOptions) -> None:
+        """As :class:`LabelsOnFile`.
+
+        Raises:
+            UsageError: there is no such file or name in it, or more than one source fits.
+            BadRecord: a line of the file is no label.
+        """
+        super().__init__(options.file)
+        self.name, self.version = "labels", f"{self.name} {self.version}"
+
+    def label(self, trajectory: Trajectory) -> list[StepLabel]:
+        """The labels as they stand, under this selector's name.
+
+        Raises:
+            CannotLabel: the file has none of this trajectory, or not of every step.
+        """
+        return [
+            replace(label, source=self.source, supersedes=None)
+            for label in super().label(trajectory)
+        ]
 
 
 def _the_one(path: Path, name: str, sources: Sequence[LabelSource]) -> LabelSource:

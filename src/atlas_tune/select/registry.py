@@ -31,6 +31,7 @@ from atlas_tune.select.judging.verdict import VerdictOptions, VerdictSelector
 from atlas_tune.select.likelihoods.excess import ExcessOptions, ExcessSelector
 from atlas_tune.select.likelihoods.hindsight import HindsightOptions, HindsightSelector
 from atlas_tune.select.likelihoods.surprisal import SurprisalOptions, SurprisalSelector
+from atlas_tune.select.on_file import OnFileOptions, OnFileSelector
 from atlas_tune.select.oracle import OracleOptions, OracleSelector
 from atlas_tune.select.replaying.progress import ProgressOptions, ProgressSelector
 from atlas_tune.select.replaying.replay import ReplayOptions, ReplaySelector
@@ -86,6 +87,7 @@ _SELECTORS: dict[str, tuple[type[BaseModel], Callable[[Any, Context], Selector]]
         ),
     ),
     "import": (NoOptions, lambda options, context: ImportedMask(context.imported)),
+    "labels": (OnFileOptions, lambda options, context: OnFileSelector(options)),
     "last": (NoOptions, lambda options, context: LastSteps()),
     "leverage": (
         LeverageOptions,
@@ -194,4 +196,6 @@ def located_selector(
     if name == OracleSelector.name and options.get("tokenizer") is not None:
         place = base / Path(options["tokenizer"]).expanduser()
         return name, {**options, "tokenizer": str(place)}
+    if name == "labels":
+        return name, {**options, "file": str(base / Path(options["file"]).expanduser())}
     return located(name, base), dict(options)

@@ -21,6 +21,13 @@ def labels_beside(store: Path) -> Path:
     return store.with_name(store.name + ".labels.jsonl")
 
 
+def labels_behind(selection: Path) -> Path:
+    """Where the labels behind a selection stand: in a recipe's run directory, or beside it."""
+    in_run = selection.absolute().parent.with_name("labels") / selection.name
+    is_in_run = selection.absolute().parent.name == "selections" and in_run.is_file()
+    return in_run if is_in_run else labels_beside(selection)
+
+
 def carry_labels(source: Path, kept: Mapping[Path, Collection[str]]) -> int:
     """Append the labels beside a store to those beside others, for what each of them keeps.
 
