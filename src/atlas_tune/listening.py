@@ -1,15 +1,19 @@
-"""Listening on a port until Ctrl-C."""
+"""What our servers share: listening on a port until Ctrl-C, and what a request says."""
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
 
-from atlas_tune.errors import AtlasError
+from atlas_tune.errors import AtlasError, UsageError
+
+Fields = Mapping[str, Any]
 
 _QUEUED = 1024
 _LAST_SECONDS = 5
@@ -53,3 +57,25 @@ def serve(app: Callable[..., Any], listening: socket.socket) -> None:
     # uvicorn stops cleanly and then raises the signal again, for those who run more than it.
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
+
+
+async def fields_of(request: Request, largest: int) -> Fields:
+    """The query of a GET, or the JSON object of a body; no body is an empty object.
+
+    Raises:
+        UsageError: the body is no JSON object, or has more than ``largest`` bytes.
+    """
+    if request.method == "GET":
+        return dict(request.query_params)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > largest:
+            raise UsageError(f"The request is larger than {largest:,} bytes.")
+    try:
+        fields = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The request is not JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise UsageError("The request is not a JSON object.")
+    return fields

@@ -160,7 +160,7 @@ def test_what_cannot_be_said_is_told_and_changes_nothing(page, runs, fields, sta
     assert runs.labels.path.read_bytes() == before
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 50_000])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"[" * 50_000])
 def test_what_is_no_json_object_is_told(page, body):
     sent = page.post("/api/label", content=body, headers={"content-type": "application/json"})
     assert (sent.status_code, "JSON" in sent.json()["error"]) == (400, True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.listening import Fields, fields_of
 from atlas_tune.trajectory import Kind, Trajectory
 from atlas_tune.trajectory.model import stored_json
 from atlas_tune.view.documents import Runs
@@ -38,7 +39,6 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
-Fields = Mapping[str, Any]
 Tokens = Callable[[Trajectory, str], list[dict[str, Any]]]
 """The rows that a run becomes under a source's selection, in pieces of text."""
 
@@ -85,7 +85,10 @@ def make_view_app(runs: Runs, tokens: Tokens | None = None) -> ASGIApp:
 
         async def endpoint(request: Request) -> Response:
             try:
-                reply, status = await run_in_threadpool(locked, await _fields(request)), 200
+                reply, status = (
+                    await run_in_threadpool(locked, await fields_of(request, _LARGEST_BODY)),
+                    200,
+                )
             except AtlasError as error:
                 reply, status = {"error": str(error)}, 409 if isinstance(error, Outdated) else 400
             # ASCII escapes carry lone surrogates, which a run may hold.
@@ -157,24 +160,6 @@ def _refused(request: Request) -> str | None:
     if request.method not in ("GET", "HEAD") and kind != "application/json":
         return "What changes something is JSON.\n"
     return None
-
-
-async def _fields(request: Request) -> Fields:
-    """The query of a GET, or the JSON object of a body."""
-    if request.method != "POST":
-        return request.query_params
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise UsageError(f"The request is larger than {_LARGEST_BODY:,} bytes.")
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The request is not JSON: {error}.") from error
-    if not isinstance(fields, dict):
-        raise UsageError("The request is not a JSON object.")
-    return fields
 
 
 def _judgement(runs: Runs, fields: Fields) -> Judgement:

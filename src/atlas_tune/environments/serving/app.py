@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,14 +24,13 @@ from atlas_tune.environments.base import TextEnv
 from atlas_tune.environments.serving.episodes import IDLE_SECONDS, MOST, Episodes
 from atlas_tune.environments.serving.openings import ROOTS, accepted_words, as_agentgym_tells
 from atlas_tune.errors import AtlasError, UsageError
+from atlas_tune.listening import Fields, fields_of
 from atlas_tune.progress import say
 
 _LARGEST_BODY = 2**20
 _INDICES = ("data_idx", "game", "item_id", "session_id", "seed", "idx")
 """The names that AgentGym's dialects have for the index of a task."""
 _SWEEP_SECONDS = 30.0
-
-Fields = Mapping[str, Any]
 
 
 class Served:
@@ -145,7 +144,7 @@ def make_app(served: Served) -> Starlette:
     def route(path: str, verb: str, answer: Callable[[Fields], Any]) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
-                fields = await _fields(request)
+                fields = await fields_of(request, _LARGEST_BODY)
                 # Environments compute: in a thread, so that other episodes are not held up.
                 reply = await run_in_threadpool(answer, fields)
             except (AtlasError, ResetNeeded) as error:
@@ -188,24 +187,6 @@ async def _sweep(episodes: Episodes) -> None:
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         await run_in_threadpool(episodes.drop_idle)
-
-
-async def _fields(request: Request) -> Fields:
-    """The query of a GET, or the JSON object of a body; no body is an empty object."""
-    if request.method == "GET":
-        return dict(request.query_params)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise UsageError(f"The request is larger than {_LARGEST_BODY:,} bytes.")
-    try:
-        fields = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The request is not JSON: {error}.") from error
-    if not isinstance(fields, dict):
-        raise UsageError("The request is not a JSON object.")
-    return fields
 
 
 def _number(fields: Fields) -> int:
